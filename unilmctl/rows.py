@@ -1,0 +1,206 @@
+"""Rows: what a model reads, as plain integers, with the labels that are predicted in them.
+
+A row is one sequence of tokens: ids, positions, segments, the three integers of the visibility rule, and labels that
+name a head, a slot and a target. Objectives make rows from examples; `pack` puts several rows into one, `pad` puts
+rows into a batch of tensors, and `leaks` proves that no label can see its answer.
+
+Shapes: T tokens of a row, N labels, B rows of a batch.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unilmctl.visibility import FOREVER, PADDING, Slots
+
+Ints = NDArray[np.int64]
+
+LANGUAGE_MODEL = "lm"
+"""The head that predicts a vocabulary entry at a slot."""
+
+
+class Example(NamedTuple):
+    """One example as token ids, without special tokens."""
+
+    source: Ints
+    target: Ints
+
+
+class Labels(NamedTuple):
+    """What one head predicts in a row: at `slots` [N] the `targets` [N].
+
+    `answers` [N] says which token of the example each label asks for, in the numbering of `Row.shows`.
+    """
+
+    slots: Ints
+    targets: Ints
+    answers: Ints
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence of T tokens; every array is [T].
+
+    `shows` is the token of the example whose value a slot discloses (its index in the example, -1 for none): the leak
+    check needs it, the model never sees it.
+    """
+
+    ids: Ints
+    positions: Ints
+    segments: Ints
+    document: Ints
+    time: Ints
+    until: Ints
+    labels: dict[str, Labels]
+    shows: Ints
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Targets(NamedTuple):
+    """The labels of one head over a batch: flat slots (row * T + slot) [N] and targets [N]."""
+
+    slots: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded to one length: tensors [B, T]."""
+
+    ids: Tensor
+    positions: Tensor
+    segments: Tensor
+    slots: Slots
+    labels: dict[str, Targets]
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens, padding not counted."""
+        return int((self.slots.document != PADDING).sum())
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What surrounds an example's tokens: special ids, segment ids, and length limits that count special tokens.
+
+    `separator_in` matters to causal rows only: the [SEP] between source and target closes the "source" (bert4keras),
+    or is the "target"'s start symbol (s2s-ft's position shift). Segment and visibility of that one token differ.
+    """
+
+    pad: int
+    start: int
+    separator: int
+    mask: int
+    vocabulary: int
+    source_segment: int = 0
+    target_segment: int = 1
+    max_source: int = 464
+    max_target: int = 48
+    separator_in: Literal["source", "target"] = "target"
+
+    def source(self, tokens: Ints) -> Ints:
+        """[CLS] tokens [SEP], the tokens cut so that all fits `max_source`."""
+        return np.concatenate(([self.start], tokens[: self.max_source - 2], [self.separator])).astype(np.int64)
+
+    def target(self, tokens: Ints) -> Ints:
+        """Tokens [SEP], the tokens cut so that all fits `max_target`: a cut target ends in [SEP] too."""
+        return np.concatenate((tokens[: self.max_target - 1], [self.separator])).astype(np.int64)
+
+
+def pack(rows: list[Row]) -> Row:
+    """Several rows as one without padding: documents are renumbered, so that rows stay blind to each other."""
+    starts = np.cumsum([0, *(len(row) for row in rows[:-1])])
+    documents, seen = [], 0
+    for row in rows:
+        documents.append(np.where(row.document == PADDING, PADDING, row.document + seen))
+        seen += int(row.document.max(initial=PADDING)) + 1
+    offsets = np.cumsum([0, *(int(row.shows.max(initial=-1)) + 1 for row in rows[:-1])])
+    return Row(
+        ids=np.concatenate([row.ids for row in rows]),
+        positions=np.concatenate([row.positions for row in rows]),
+        segments=np.concatenate([row.segments for row in rows]),
+        document=np.concatenate(documents),
+        time=np.concatenate([row.time for row in rows]),
+        until=np.concatenate([row.until for row in rows]),
+        labels=_shifted_labels(rows, starts, offsets),
+        shows=np.concatenate([np.where(r.shows < 0, -1, r.shows + o) for r, o in zip(rows, offsets, strict=True)]),
+    )
+
+
+def _shifted_labels(rows: list[Row], starts: Ints, offsets: Ints) -> dict[str, Labels]:
+    heads = dict.fromkeys(head for row in rows for head in row.labels)
+    joined: dict[str, Labels] = {}
+    for head in heads:
+        parts = [
+            Labels(labels.slots + start, labels.targets, labels.answers + offset)
+            for row, start, offset in zip(rows, starts, offsets, strict=True)
+            if (labels := row.labels.get(head)) is not None
+        ]
+        joined[head] = Labels(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return joined
+
+
+def pad(rows: list[Row], *, pad_id: int, length: int | None = None) -> Batch:
+    """A batch of the rows, padded on the right to the longest (or to `length`)."""
+    width = max(len(row) for row in rows) if length is None else length
+
+    def table(name: str, filler: int) -> Tensor:
+        out = np.full((len(rows), width), filler, dtype=np.int64)
+        for index, row in enumerate(rows):
+            out[index, : len(row)] = getattr(row, name)
+        return torch.from_numpy(out)
+
+    slots = Slots(table("document", PADDING), table("time", 0), table("until", FOREVER))
+    heads = dict.fromkeys(head for row in rows for head in row.labels)
+    labels = {head: _targets(rows, head, width) for head in heads}
+    return Batch(table("ids", pad_id), table("positions", 0), table("segments", 0), slots, labels)
+
+
+def _targets(rows: list[Row], head: str, width: int) -> Targets:
+    found = [(index * width, labels) for index, row in enumerate(rows) if (labels := row.labels.get(head)) is not None]
+    return Targets(
+        torch.from_numpy(np.concatenate([labels.slots + start for start, labels in found])),
+        torch.from_numpy(np.concatenate([labels.targets for _, labels in found])),
+    )
+
+
+class Leak(NamedTuple):
+    """A label at `slot` that can see its answer at slot `shown_at`."""
+
+    head: str
+    slot: int
+    shown_at: int
+
+
+def leaks(row: Row) -> list[Leak]:
+    """Labels whose answer is disclosed at their own time or earlier, in O(T + N).
+
+    Sufficient for soundness at any depth, because information never flows to a smaller time. A labelled slot may hold
+    its own answer (BERT's "keep" corruption); any other slot that shows it must have a larger time.
+    """
+    first = _earliest_disclosures(row)
+    found = []
+    for head, labels in row.labels.items():
+        for slot, answer in zip(labels.slots.tolist(), labels.answers.tolist(), strict=True):
+            for shown_at in first.get((int(row.document[slot]), answer), ()):
+                if shown_at != slot and row.time[shown_at] <= row.time[slot]:
+                    found.append(Leak(head, slot, shown_at))
+                    break
+    return found
+
+
+def _earliest_disclosures(row: Row) -> dict[tuple[int, int], list[int]]:
+    """Per document and answer the two earliest slots that show it: one of them may be the label's own."""
+    first: dict[tuple[int, int], list[int]] = {}
+    shown = np.flatnonzero(row.shows >= 0)
+    for slot in shown[np.argsort(row.time[shown], kind="stable")].tolist():
+        slots = first.setdefault((int(row.document[slot]), int(row.shows[slot])), [])
+        if len(slots) < 2:
+            slots.append(slot)
+    return first

@@ -114,7 +114,8 @@ def attend_shared(query: Tensor, shared: KeysValues, own: KeysValues, masks: tup
     """Attention of beams over their sentence's shared source and their own target, combined in one softmax.
 
     `query` [R, A, Q, d]; `shared` [N, A, S, d]; `own` [R, A, t, d]; `masks` are added to the scores,
-    [N, 1 or A, K*Q, S] and [R, 1 or A, Q, t]. The beams of a sentence are treated as K*Q queries of it, so the source is never copied.
+    [N, 1 or A, K*Q, S] and [R, 1 or A, Q, t]. The beams of a sentence are treated as K*Q queries of it, so the source
+    is never copied.
     Returns [R, A, Q, d].
     """
     rows, heads, queries, width = query.shape
@@ -127,7 +128,8 @@ def attend_shared(query: Tensor, shared: KeysValues, own: KeysValues, masks: tup
     to_source = to_source.view(sentences, heads, beams, queries, source).transpose(1, 2)
     to_source = to_source.reshape(rows, heads, queries, source)
     to_own = query @ own.keys.transpose(2, 3) + masks[1]  # [R, A, Q, t]
-    weights = torch.cat((to_source, to_own), dim=-1).float().softmax(dim=-1).to(query.dtype)
+    precise = torch.promote_types(query.dtype, torch.float32)
+    weights = torch.cat((to_source, to_own), dim=-1).softmax(dim=-1, dtype=precise).to(query.dtype)
     from_source = weights[..., :source].view(sentences, beams, heads, queries, source).transpose(1, 2)
     from_source = from_source.reshape(sentences, heads, beams * queries, source) @ shared.values
     from_source = from_source.view(sentences, heads, beams, queries, width).transpose(1, 2)

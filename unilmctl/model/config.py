@@ -43,6 +43,16 @@ class ModelConfig:
             raise ModelError(f"hidden size {self.hidden} is not a multiple of {self.heads} attention heads")
 
     @property
+    def reserved_positions(self) -> int:
+        """Rows that the family's file keeps before position 0 and never reads for a word (RoBERTa: two)."""
+        return 2 if self.family in ("roberta", "xlm-roberta") else 0
+
+    @property
+    def head_activation(self) -> str:
+        """RoBERTa's and ELECTRA's language-model heads use GELU whatever the layers use."""
+        return self.activation if self.family == "bert" else "gelu"
+
+    @property
     def embedding_size(self) -> int:
         """Width of the word embeddings."""
         return self.hidden if self.embedding is None else self.embedding

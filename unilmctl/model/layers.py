@@ -67,6 +67,8 @@ class Embeddings(nn.Module):
         self.norm = nn.LayerNorm(width, eps=config.norm_epsilon)
         self.dropout = nn.Dropout(config.dropout)
         self.project = nn.Linear(width, config.hidden) if width != config.hidden else None
+        if config.reserved_positions:  # never read: kept so that the family's file can be written back bit-equal
+            self.register_buffer("reserved", torch.zeros(config.reserved_positions, width))
 
     def forward(self, ids: Tensor, positions: Tensor, segments: Tensor) -> Tensor:
         """Three [B, T] give [B, T, D]."""
@@ -176,7 +178,7 @@ class LanguageModelHead(nn.Module):
         self.dense = nn.Linear(config.hidden, config.embedding_size)
         self.norm = nn.LayerNorm(config.embedding_size, eps=config.norm_epsilon)
         self.bias = nn.Parameter(torch.zeros(config.vocabulary))
-        self.activation = ACTIVATION[config.activation]
+        self.activation = ACTIVATION[config.head_activation]
 
     def forward(self, hidden: Tensor, words: Tensor) -> Tensor:
         """[..., D] and the word embeddings [V, E] give logits [..., V]."""

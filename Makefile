@@ -1,0 +1,53 @@
+# make quickstart   set up, then train a small model and score it, from nothing, in a few minutes
+# make test         set up, then the fast checks and every test
+# make check        ruff, formatting, mypy --strict, import contracts, generated pages
+# make unit         the unit tests alone, under a minute
+# make docs         write the generated pages again
+# make bench        every benchmark, each prints its ratios
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: quickstart test unit check lint docs bench clean
+
+quickstart: .venv/installed
+	$(BIN)/unilmctl preprocess recipes/quickstart.yaml
+	$(BIN)/unilmctl finetune recipes/quickstart.yaml
+	$(BIN)/unilmctl generate data/quickstart/test.jsonl --model runs/quickstart --output runs/quickstart/test.out
+	$(BIN)/unilmctl evaluate runs/quickstart/test.out data/quickstart/test.jsonl --metric exact_match --metric bleu --metric chrf
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --durations=5
+
+unit: .venv/installed-dev
+	$(BIN)/python -m pytest tests/unit
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+check: lint
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+docs: .venv/installed-dev
+	$(BIN)/python docs/generate.py
+
+bench: .venv/installed-dev
+	for benchmark in benchmarks/*_speed.py; do $(BIN)/python $$benchmark || exit 1; done
+
+# The marks are older than what they depend on when the dependencies changed: only then does pip run again.
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/installed-dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch .venv/installed $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

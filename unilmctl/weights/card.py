@@ -1,0 +1,70 @@
+"""unilmctl.json: what a model folder says beyond its architecture."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unilmctl import __version__
+from unilmctl.errors import ModelError
+from unilmctl.files import write_atomically
+from unilmctl.weights.reading import read_json
+
+CARD = "unilmctl.json"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """How a model is meant to be used.
+
+    `objective`: the rows it was trained on, which decide how it decodes. Segment ids of source and target tokens.
+    `max_source` and `max_target`: lengths it was trained with, special tokens counted; None when unknown.
+    `head_trained`: False while the language-model head has never been trained. `generate`: decoding defaults by option
+    name. `version`: of the library that wrote it.
+    """
+
+    objective: str = "pseudo"
+    source_segment: int = 0
+    target_segment: int = 1
+    max_source: int | None = None
+    max_target: int | None = None
+    head_trained: bool = True
+    generate: dict[str, Any] = field(default_factory=dict)
+    version: str = __version__
+
+    def write(self, folder: Path) -> None:
+        """Write unilmctl.json into `folder`."""
+        with write_atomically(folder / CARD) as file:
+            file.write((json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_card(folder: Path) -> ModelCard | None:
+    """The card of a model folder, None where there is no unilmctl.json; ModelError when it is broken."""
+    path = folder / CARD
+    if not path.exists():
+        return None
+    raw = read_json(path)
+    known = asdict(ModelCard())
+    unknown = sorted(set(raw) - set(known))
+    if unknown:
+        raise ModelError(f"{path}: unknown key '{unknown[0]}'", "it was written by a newer version; update unilmctl")
+    for name, value in raw.items():
+        _check(path, name, value)
+    return ModelCard(**raw)
+
+
+def _check(path: Path, name: str, value: object) -> None:
+    """Types and bounds of one entry."""
+    natural = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+    allowed = {
+        "objective": isinstance(value, str),
+        "version": isinstance(value, str),
+        "source_segment": natural,
+        "target_segment": natural,
+        "max_source": natural or value is None,
+        "max_target": natural or value is None,
+        "head_trained": isinstance(value, bool),
+        "generate": isinstance(value, dict),
+    }
+    if not allowed[name]:
+        raise ModelError(f"{path}: '{name}' cannot be {value!r}")

@@ -1,0 +1,115 @@
+"""Other spellings of the same weights, turned into the family's own names.
+
+Old checkpoints say gamma and beta, some leave out the `bert.` prefix, UniLM 2 fuses query, key and value, s2s-ft keeps
+copies of tied tensors. Each dialect is one small function from tensors to tensors; none of them looks at a value
+except to compare a copy with its original.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from unilmctl.weights.names import Family, Tensors
+
+
+class Leftover(NamedTuple):
+    """A tensor of the checkpoint that is not in the model, and why."""
+
+    name: str
+    reason: str
+
+
+def normalised(tensors: Tensors, family: Family) -> tuple[Tensors, list[Leftover]]:
+    """The tensors under the family's usual names, and the copies and constants that were taken out."""
+    for dialect in DIALECTS:
+        tensors = dialect(tensors, family)
+    return _without_duplicates(tensors, family)
+
+
+def _without_wrapper(tensors: Tensors, family: Family) -> Tensors:
+    """`module.` in front of every name: left by data-parallel training."""
+    if tensors and all(name.startswith("module.") for name in tensors):
+        return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _modern_norms(tensors: Tensors, family: Family) -> Tensors:
+    """`gamma` and `beta` are a norm's weight and bias."""
+    spelling = {"gamma": "weight", "beta": "bias"}
+    return {re.sub(r"\b(gamma|beta)$", lambda m: spelling[m[1]], name): tensor for name, tensor in tensors.items()}
+
+
+def _with_prefix(tensors: Tensors, family: Family) -> Tensors:
+    """A bare encoder (`embeddings.`, `encoder.`) gets the prefix it has inside a model with heads."""
+    if any(name.startswith(f"{family.prefix}.") for name in tensors):
+        return tensors
+    bare = ("embeddings.", "encoder.", "pooler.", "embeddings_project.", "rel_pos_bias.")
+    return {f"{family.prefix}.{name}" if name.startswith(bare) else name: t for name, t in tensors.items()}
+
+
+def _split_queries(tensors: Tensors, family: Family) -> Tensors:
+    """UniLM 2: one `qkv_linear`, a bias for queries and values, none for keys (a key bias cancels in the softmax)."""
+    found: Tensors = {}
+    for name, tensor in tensors.items():
+        stem, _, last = name.rpartition(".self.")
+        if last == "qkv_linear.weight":
+            for part, rows in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                found[f"{stem}.self.{part}.weight"] = rows
+        elif last == "q_bias":
+            found[f"{stem}.self.query.bias"] = tensor.reshape(-1)
+        elif last == "v_bias":
+            found[f"{stem}.self.value.bias"] = tensor.reshape(-1)
+            found[f"{stem}.self.key.bias"] = torch.zeros_like(tensor).reshape(-1)
+        else:
+            found[name] = tensor
+    return found
+
+
+def _relative_bias(tensors: Tensors, family: Family) -> Tensors:
+    """UniLM 2 keeps the relative bias inside the encoder."""
+    old, new = f"{family.prefix}.encoder.rel_pos_bias.weight", f"{family.prefix}.rel_pos_bias.weight"
+    return {new if name == old else name: tensor for name, tensor in tensors.items()}
+
+
+DIALECTS: tuple[Callable[[Tensors, Family], Tensors], ...] = (
+    _without_wrapper,
+    _modern_norms,
+    _with_prefix,
+    _split_queries,
+    _relative_bias,
+)
+
+
+def _copies(family: Family) -> dict[str, str]:
+    """Names under which files keep a second copy: copy -> original."""
+    words = f"{family.prefix}.embeddings.word_embeddings.weight"
+    return {
+        "cls.predictions.decoder.weight": words,
+        "cls.predictions.decoder_weight": words,
+        "cls.predictions.decoder.bias": family.bias,
+        "lm_head.decoder.weight": words,
+        "lm_head.decoder.bias": family.bias,
+        "generator_lm_head.weight": words,
+    }
+
+
+CONSTANTS = (".position_ids", ".token_type_ids", "crit_mask_lm_smoothed.one_hot")
+
+
+def _without_duplicates(tensors: Tensors, family: Family) -> tuple[Tensors, list[Leftover]]:
+    kept, left = dict(tensors), []
+    for copy, original in _copies(family).items():
+        if copy in kept:
+            tensor = kept.pop(copy)
+            if original not in kept:
+                kept[original] = tensor
+            elif torch.equal(tensor, kept[original]):
+                left.append(Leftover(copy, f"the same as {original}"))
+            else:
+                left.append(Leftover(copy, f"differs from {original}, to which the output layer is tied here"))
+    for name in [name for name in kept if name.endswith(CONSTANTS)]:
+        del kept[name]
+        left.append(Leftover(name, "a constant that needs no storing"))
+    return kept, left

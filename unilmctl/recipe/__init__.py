@@ -1,0 +1,42 @@
+"""Recipes: one YAML file per task, checked whole before any work begins. Nothing here imports torch."""
+
+from unilmctl.recipe.loading import dump_yaml, load
+from unilmctl.recipe.mistakes import walk
+from unilmctl.recipe.schema import (
+    Data,
+    Evaluate,
+    Finetune,
+    Generate,
+    Model,
+    Recipe,
+    Section,
+    Shape,
+    Split,
+    Tokens,
+    TrainTokens,
+)
+from unilmctl.recipe.shelf import Listed, find_recipe, list_recipes, missing_files, require_files, shelf, splits_of
+
+__all__ = [
+    "Data",
+    "Evaluate",
+    "Finetune",
+    "Generate",
+    "Listed",
+    "Model",
+    "Recipe",
+    "Section",
+    "Shape",
+    "Split",
+    "Tokens",
+    "TrainTokens",
+    "dump_yaml",
+    "find_recipe",
+    "list_recipes",
+    "load",
+    "missing_files",
+    "require_files",
+    "shelf",
+    "splits_of",
+    "walk",
+]

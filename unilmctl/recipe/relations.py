@@ -1,0 +1,131 @@
+"""What must hold between the keys of a recipe, each relation a small function.
+
+A relation yields the keys that take part (the first names the mistake) and a sentence. The relations run
+on a recipe from which wrong values were taken out, and one that touches such a value stays silent.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from unilmctl.recipe.schema import BASE_SHAPE, Recipe
+
+
+class Broken(NamedTuple):
+    """A relation that does not hold: the keys that take part (`a.b c.d`), and the sentence."""
+
+    keys: str
+    text: str
+
+    @property
+    def paths(self) -> list[tuple[str, ...]]:
+        """The keys as paths."""
+        return [tuple(key.split(".")) for key in self.keys.split()]
+
+
+def check(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
+    """All broken relations; `written` holds the paths that the recipe itself mentions."""
+    yield from _splits(recipe)
+    yield from _model_source(recipe, written)
+    yield from _shape(recipe)
+    yield from _vocabulary(recipe)
+    yield from _training(recipe)
+    yield from _decoding(recipe)
+
+
+def _splits(recipe: Recipe) -> Iterator[Broken]:
+    for name in ("train", "valid", "test"):
+        split = getattr(recipe.data, name)
+        if split is None or split.target_files is None:
+            continue
+        targets = f"data.{name}.target_files"
+        if len(split.target_files) != len(split.files):
+            text = f"{len(split.target_files)} target files for {len(split.files)} files; parallel text needs as many"
+            yield Broken(f"{targets} data.{name}.files", text)
+        if split.format not in ("auto", "text"):
+            text = f"parallel files are plain text, but format is '{split.format}'"
+            yield Broken(f"{targets} data.{name}.format", text)
+
+
+def _model_source(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
+    init, architecture = recipe.model.init, recipe.model.architecture
+    if init is None and architecture is None:
+        text = "needs init (a model folder) or architecture (from scratch)"
+        yield Broken("model model.init model.architecture", text)
+    if init is not None and architecture is not None:
+        text = "init and architecture exclude each other; set one of them to null"
+        yield Broken("model.architecture model.init", text)
+    if init is not None and architecture is None:
+        for key in BASE_SHAPE:
+            if ("model", key) in written and getattr(recipe.model, key) is not None:
+                text = "a size of a model from scratch, but model.init brings its own"
+                yield Broken(f"model.{key} model.init", text)
+
+
+def _shape(recipe: Recipe) -> Iterator[Broken]:
+    shape = recipe.model.shape
+    if shape is None:
+        return
+    if shape.hidden % shape.heads:
+        yield Broken("model.heads model.hidden", f"{shape.heads} heads do not divide hidden: {shape.hidden}")
+    longest = recipe.tokens.max_source + recipe.tokens.max_target
+    if longest > shape.positions:
+        sizes = f"tokens.max_source + tokens.max_target is {longest}"
+        yield Broken(
+            "model.positions tokens.max_source tokens.max_target",
+            f"{shape.positions} positions are too few: {sizes}",
+        )
+
+
+def _vocabulary(recipe: Recipe) -> Iterator[Broken]:
+    train, folder = recipe.tokens.train, recipe.tokens.tokenizer
+    if train is not None and folder is not None:
+        text = "train and tokenizer exclude each other; set one of them to null"
+        yield Broken("tokens.train tokens.tokenizer", text)
+    if train is not None and recipe.model.init is not None:
+        text = "model.init brings its vocabulary; a new one is for a model from scratch"
+        yield Broken("tokens.train model.init", text)
+    if recipe.model.architecture is not None and recipe.model.init is None and train is None and folder is None:
+        text = "a model from scratch needs tokens.train (a new vocabulary) or tokens.tokenizer (a folder)"
+        yield Broken("tokens tokens.train tokens.tokenizer model.architecture model.init", text)
+
+
+def _training(recipe: Recipe) -> Iterator[Broken]:
+    finetune, longest = recipe.finetune, recipe.tokens.max_source + recipe.tokens.max_target
+    if finetune.warmup > finetune.steps:
+        yield Broken(
+            "finetune.warmup finetune.steps",
+            f"{finetune.warmup} steps of warm-up in {finetune.steps} steps of training",
+        )
+    if finetune.random + finetune.keep > 1:
+        text = f"random and keep are shares of one whole, together they are {finetune.random + finetune.keep:g}"
+        yield Broken("finetune.random finetune.keep", text)
+    if finetune.average_last > finetune.keep_last:
+        yield Broken(
+            "finetune.average_last finetune.keep_last",
+            f"{finetune.average_last} checkpoints to average, but keep_last is {finetune.keep_last}",
+        )
+    if finetune.keep_best_by != "loss" and recipe.data.valid is None:
+        yield Broken(
+            "finetune.keep_best_by data.valid",
+            f"'{finetune.keep_best_by}' is measured on data.valid, which is absent",
+        )
+    if finetune.batch_tokens < longest:
+        text = f"a batch of {finetune.batch_tokens} tokens cannot hold the longest pair ({longest} tokens)"
+        yield Broken("finetune.batch_tokens tokens.max_source tokens.max_target", text)
+
+
+def _decoding(recipe: Recipe) -> Iterator[Broken]:
+    generate = recipe.generate
+    longest = generate.max_length or recipe.tokens.max_target
+    if generate.min_length > longest:
+        yield Broken(
+            "generate.min_length generate.max_length tokens.max_target",
+            f"at least {generate.min_length} tokens, but at most {longest}",
+        )
+    if generate.search in ("beam", "s2s-ft") and generate.nbest > generate.beam:
+        yield Broken(
+            "generate.nbest generate.beam generate.search",
+            f"{generate.nbest} hypotheses from a beam of {generate.beam}",
+        )
+    if generate.search == "greedy" and generate.nbest > 1:
+        yield Broken("generate.nbest generate.search", "greedy search gives one hypothesis")

@@ -1,0 +1,334 @@
+"""The schema of a recipe: every section, every key, its default, its bounds and what it is for.
+
+A recipe is one YAML file per task with a section per command. The descriptions below are the reference page of the
+documentation; the relations between keys (warm-up within the steps, heads that divide the width) are in `relations.py`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+
+BASE_SHAPE: dict[str, Any] = {  # BERT-base, what is left open by a model from scratch
+    "layers": 12,
+    "hidden": 768,
+    "heads": 12,
+    "feedforward": 3072,
+    "positions": 512,
+    "segments": 2,
+    "relative_buckets": 0,
+    "activation": "gelu",
+}
+
+
+def _whole(value: Any) -> Any:
+    """Takes `1e5` for a whole number: YAML reads it as a float, and it is how people write step counts."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Folder = Annotated[Path, Field(strict=False)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Text = Annotated[str, Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+Metric = Literal["bleu", "chrf", "ter", "rouge", "exact_match", "distinct", "nist", "coco_rougeL", "coqa_f1"]
+Rouge = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "coco_rougeL"]
+Criterion = Literal["loss", "bleu", "chrf", "ter", "exact_match", "nist", "coqa_f1", Rouge]
+
+
+class Section(BaseModel):
+    """What all sections share: unknown keys are refused, types are not guessed, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class Split(Section):
+    """Where the pairs of one split are."""
+
+    files: Annotated[list[Folder], Field(min_length=1)] = Field(
+        description="Files of this split, relative to the folder you start the command in; `.gz` is read as it is."
+    )
+    target_files: list[Folder] | None = Field(
+        default=None,
+        description="Parallel text: line i of these files is the target of line i of `files`; as many files.",
+    )
+    format: Literal["auto", "jsonl", "tsv", "csv", "text"] = Field(
+        default="auto", description="Format of the files; `auto` looks at the name, then at the first byte."
+    )
+    source: Text = Field(default="src", description="Field or column that holds the source.")
+    target: Text = Field(default="tgt", description="Field or column that holds the target.")
+    references: Text = Field(
+        default="refs", description="Field that holds the list of references of a validation or test line."
+    )
+
+
+class Data(Section):
+    """The text: which files, and what to do with bad lines."""
+
+    train: Split = Field(description="Training pairs.")
+    valid: Split | None = Field(
+        default=None, description="Validation pairs, for the loss and the scores during training."
+    )
+    test: Split | None = Field(default=None, description="Test pairs; training never reads them.")
+    store: Folder | None = Field(
+        default=None, description="Folder of the token stores; null: `store` in the run folder."
+    )
+    on_bad_line: Literal["fail", "skip", "replace"] = Field(
+        default="fail",
+        description="What a line that cannot be read does: stops the work, is left out, or becomes an empty pair.",
+    )
+    fetch: Text | None = Field(default=None, description="Where the data comes from; shown when a file is absent.")
+    generated: Literal["numbers"] | None = Field(
+        default=None,
+        description="Built-in data, written to `files` when absent. `numbers`: digits to words, English and Chinese.",
+    )
+
+
+class Shape(Section):
+    """Sizes of a model from scratch, all of them known."""
+
+    architecture: Literal["bert"]
+    layers: int
+    hidden: int
+    heads: int
+    feedforward: int
+    positions: int
+    segments: int
+    relative_buckets: int
+    activation: Literal["gelu", "gelu_new", "relu"]
+
+
+class Model(Section):
+    """Where the model comes from: a folder (`init`) or nothing but its sizes (`architecture`)."""
+
+    init: Folder | None = Field(default=None, description="Model folder to start from; `unilmctl convert` writes one.")
+    architecture: Literal["bert"] | None = Field(
+        default=None, description="Start from random weights of this kind; open sizes are BERT-base's."
+    )
+    layers: Whole | None = Field(default=None, ge=1, le=200, description="Layers (from scratch only; 12 when open).")
+    hidden: Whole | None = Field(default=None, ge=1, le=65536, description="Width (from scratch only; 768 when open).")
+    heads: Whole | None = Field(
+        default=None, ge=1, le=1024, description="Attention heads; they divide `hidden` (12 when open)."
+    )
+    feedforward: Whole | None = Field(
+        default=None, ge=1, le=262144, description="Width of the feed-forward layer (3072 when open)."
+    )
+    positions: Whole | None = Field(
+        default=None, ge=4, le=1048576, description="Longest row, source and target together (512 when open)."
+    )
+    segments: Whole | None = Field(default=None, ge=0, le=64, description="Segment types; 0: none (2 when open).")
+    relative_buckets: Whole | None = Field(
+        default=None,
+        ge=0,
+        le=1024,
+        description="Buckets of UniLM 2's relative position bias; 0: no such bias (0 when open).",
+    )
+    activation: Literal["gelu", "gelu_new", "relu"] | None = Field(
+        default=None, description="Activation (gelu when open)."
+    )
+    dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="Dropout of hidden states; null: the model's own (0.1 from scratch)."
+    )
+    attention_dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="Dropout of attention weights; null: the model's own (0.1 from scratch)."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_shape(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("architecture") is None:
+            return values
+        return {**BASE_SHAPE, **{key: value for key, value in values.items() if value is not None}}
+
+    @property
+    def shape(self) -> Shape | None:
+        """The sizes of a model from scratch; None when the model comes from a folder."""
+        if self.architecture is None:
+            return None
+        return Shape(architecture=self.architecture, **{key: getattr(self, key) for key in BASE_SHAPE})
+
+
+class TrainTokens(Section):
+    """A vocabulary of one's own, trained on the training split."""
+
+    kind: Literal["wordpiece", "bpe", "sentencepiece"] = Field(default="wordpiece", description="Kind of vocabulary.")
+    size: Whole = Field(
+        default=8000, ge=16, le=1000000, description="Entries of the vocabulary, special tokens included."
+    )
+    lowercase: bool = Field(
+        default=False, description="Lower-case the text first; what is generated is then lower-case too."
+    )
+
+
+class Tokens(Section):
+    """How text becomes tokens."""
+
+    max_source: Whole = Field(
+        default=464, ge=3, le=1048576, description="Tokens of the source, [CLS] and [SEP] included; longer is cut."
+    )
+    max_target: Whole = Field(
+        default=48, ge=2, le=1048576, description="Tokens of the target, [SEP] included; longer is cut."
+    )
+    truncate: Literal["tail", "head"] = Field(default="tail", description="Which end of a long source is cut off.")
+    tokenizer: Folder | None = Field(default=None, description="Folder of the vocabulary; null: that of `model.init`.")
+    train: TrainTokens | None = Field(
+        default=None, description="Train a vocabulary on the training split (from scratch only)."
+    )
+
+
+class Finetune(Section):
+    """Training: the objective, the optimiser, and when to look and to save."""
+
+    objective: Literal["pseudo", "masked", "causal"] = Field(
+        default="pseudo",
+        description="`pseudo`: trains what decoding computes; `masked`: as UniLM 1; `causal`: next token.",
+    )
+    batch_tokens: Whole = Field(default=16384, ge=16, le=100000000, description="Tokens of a batch, padding included.")
+    accumulate: Whole = Field(default=1, ge=1, le=65536, description="Batches whose gradients make one step.")
+    steps: Whole = Field(default=32000, ge=1, le=1000000000, description="Optimiser steps.")
+    learning_rate: float = Field(
+        default=7e-5, gt=0, le=1, description="Highest learning rate, at the end of the warm-up."
+    )
+    schedule: Literal["linear", "cosine", "inverse-sqrt", "constant"] = Field(
+        default="linear", description="What the learning rate does after the warm-up; linear and cosine end at 0."
+    )
+    warmup: Whole = Field(
+        default=500, ge=0, le=1000000000, description="Steps in which the learning rate rises from 0."
+    )
+    label_smoothing: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of the probability that is spread over all tokens."
+    )
+    weight_decay: float = Field(
+        default=0.01, ge=0, le=1, description="Decoupled weight decay; not on biases and normalisation."
+    )
+    clip: float | None = Field(default=1.0, gt=0, description="Largest norm of the gradient; null: not clipped.")
+    adam_epsilon: float = Field(default=1e-8, gt=0, le=1, description="Adam's epsilon.")
+    adam_beta2: float = Field(default=0.999, gt=0, lt=1, description="Adam's second decay; the first is 0.9.")
+    target_mask: Share | None = Field(
+        default=None,
+        description="Share of target tokens that are masked; null: 0.5 for pseudo, 0.7 for masked, 0 for causal.",
+    )
+    random: Share = Field(default=0.1, description="Of the masked target tokens, the share replaced by a random one.")
+    keep: Share = Field(default=0.1, description="Of the masked target tokens, the share left as it is.")
+    source_mask: Share = Field(default=0.0, description="Share of source tokens that are masked.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Number format of the arithmetic; `auto`: bfloat16 where the machine is made for it.",
+    )
+    evaluate_every: Whole = Field(default=1000, ge=1, le=1000000000, description="Steps between two validations.")
+    evaluate_examples: Whole | None = Field(
+        default=None, ge=1, le=1000000000, description="Validation lines that are generated and scored; null: all."
+    )
+    save_every: Whole = Field(default=1000, ge=1, le=1000000000, description="Steps between two checkpoints.")
+    keep_last: Whole = Field(
+        default=2, ge=1, le=10000, description="Newest checkpoints that are kept, besides the best."
+    )
+    keep_best_by: Criterion = Field(
+        default="loss",
+        description="What the best checkpoint is best by: the validation loss, or a score of generated text.",
+    )
+    average_last: Whole = Field(default=0, ge=0, le=10000, description="Last checkpoints averaged at the end; 0: none.")
+    log_every: Whole = Field(default=50, ge=1, le=1000000000, description="Steps between two lines of the log.")
+    threads: Whole | None = Field(
+        default=None, ge=1, le=4096, description="CPU threads; null: as many as there are cores."
+    )
+    freeze_embeddings: bool = Field(default=False, description="Leave the embeddings as they are.")
+
+
+class Generate(Section):
+    """Decoding: the same names as the options of `unilmctl generate`, with underscores."""
+
+    search: Literal["beam", "greedy", "sample", "s2s-ft"] = Field(
+        default="beam", description="`s2s-ft`: the beam search of the s2s-ft toolkit, to its last rule."
+    )
+    beam: Whole = Field(default=5, ge=1, le=1024, description="Hypotheses that are kept at each step.")
+    nbest: Whole = Field(default=1, ge=1, le=1024, description="Hypotheses that are given out, best first.")
+    length_penalty: float = Field(
+        default=0.0, ge=-10, le=10, description="a in ((5 + length) / 6)^a, which divides the score; 0: none."
+    )
+    length_normalization: Literal["penalty", "average", "none"] = Field(
+        default="penalty", description="What a score is divided by: the length penalty, the length, or nothing."
+    )
+    min_length: Whole = Field(default=0, ge=0, le=1048576, description="Fewest tokens before the end.")
+    max_length: Whole | None = Field(
+        default=None, ge=1, le=1048576, description="Most tokens; null: `tokens.max_target`."
+    )
+    no_repeat_ngram: Whole = Field(
+        default=0, ge=0, le=100, description="No n-gram of this size twice; 0: repeats are allowed."
+    )
+    no_repeat_ignore: list[Text] = Field(default=[], description="Tokens that may be part of a repeated n-gram.")
+    forbid: list[Text] = Field(default=[], description="Tokens that are never written.")
+    temperature: float = Field(default=1.0, gt=0, le=100, description="Sampling: logits are divided by this.")
+    top_k: Whole | None = Field(
+        default=None, ge=1, le=1000000, description="Sampling: only the k likeliest tokens; null: all."
+    )
+    top_p: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Sampling: only the likeliest tokens that hold this much probability; null: all.",
+    )
+    seed: Whole = Field(default=1, ge=0, le=2**63 - 1, description="Seed of the sampling.")
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        default="auto", description="Number format of the weights."
+    )
+    batch_tokens: Whole = Field(default=16384, ge=16, le=100000000, description="Tokens that are decoded at a time.")
+    workers: Whole = Field(default=1, ge=1, le=4096, description="Processes that share the input.")
+
+
+class Evaluate(Section):
+    """Scores of generated text."""
+
+    metrics: Annotated[list[Metric], Field(min_length=1)] = Field(
+        default=["bleu", "rouge"], description="Scores that are computed."
+    )
+    task: Literal["cnndm", "gigaword", "xsum", "squad_qg"] | None = Field(
+        default=None, description="Post-processing and scoring as the papers of this task do it."
+    )
+    lowercase: bool = Field(default=False, description="Lower-case hypotheses and references first.")
+    tokenize: Literal["none", "13a", "intl", "char", "zh"] | None = Field(
+        default=None, description="Tokenizer of BLEU, by its name in sacrebleu; null: that of the language."
+    )
+    language: Literal["en", "zh"] = Field(default="en", description="Language of the text; `zh` scores characters.")
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    extends: Folder | None = Field(
+        default=None,
+        description="Recipe that this one starts from, relative to this file; mappings merge, `run` is not taken over.",
+    )
+    run: Folder = Field(
+        default=Path("runs/recipe"), description="Run folder; default: `runs/` and the name of the recipe file."
+    )
+    seed: Whole = Field(default=1, ge=0, le=2**63 - 1, description="Seed of all that is random in training.")
+    data: Data = Field(description="The text.")
+    model: Model = Field(default=Model(), description="Where the model comes from: one of `init` and `architecture`.")
+    tokens: Tokens = Field(default=Tokens(), description="How text becomes tokens.")
+    finetune: Finetune = Field(default=Finetune(), description="Training.")
+    generate: Generate = Field(default=Generate(), description="Decoding.")
+    evaluate: Evaluate = Field(default=Evaluate(), description="Scoring.")
+    _origin: str = PrivateAttr("the recipe")
+
+    @property
+    def origin(self) -> str:
+        """The file that this recipe was read from, as it was named."""
+        return self._origin
+
+    @property
+    def store(self) -> Path:
+        """Folder of the token stores."""
+        return self.data.store or self.run / "store"
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """Folder that the vocabulary is read from; None when it is trained."""
+        return None if self.tokens.train else self.tokens.tokenizer or self.model.init
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe with every default written out, as plain values; loading them gives the same recipe."""
+        values: dict[str, Any] = self.model_dump(mode="json", exclude={"extends"})
+        values["data"]["store"] = str(self.store)
+        values["generate"]["max_length"] = self.generate.max_length or self.tokens.max_target
+        return values

@@ -46,7 +46,8 @@ class Row:
     """One sequence of T tokens; every array is [T].
 
     `shows` is the token of the example whose value a slot discloses (its index in the example, -1 for none): the leak
-    check needs it, the model never sees it.
+    check needs it, the model never sees it. `inner` is a second position (GLM: the place inside a span), None where an
+    objective has one only.
     """
 
     ids: Ints
@@ -57,6 +58,7 @@ class Row:
     until: Ints
     labels: dict[str, Labels]
     shows: Ints
+    inner: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,13 +73,14 @@ class Targets(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded to one length: tensors [B, T]."""
+    """Rows padded to one length: tensors [B, T]. `inner` is None where no row has a second position."""
 
     ids: Tensor
     positions: Tensor
     segments: Tensor
     slots: Slots
     labels: dict[str, Targets]
+    inner: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -130,7 +133,16 @@ def pack(rows: list[Row]) -> Row:
         until=np.concatenate([row.until for row in rows]),
         labels=_shifted_labels(rows, starts, offsets),
         shows=np.concatenate([np.where(r.shows < 0, -1, r.shows + o) for r, o in zip(rows, offsets, strict=True)]),
+        inner=np.concatenate([_inner(row) for row in rows]) if _has_inner(rows) else None,
     )
+
+
+def _has_inner(rows: list[Row]) -> bool:
+    return any(row.inner is not None for row in rows)
+
+
+def _inner(row: Row) -> Ints:
+    return np.zeros(len(row), dtype=np.int64) if row.inner is None else row.inner
 
 
 def _shifted_labels(rows: list[Row], starts: Ints, offsets: Ints) -> dict[str, Labels]:
@@ -150,16 +162,27 @@ def pad(rows: list[Row], *, pad_id: int, length: int | None = None) -> Batch:
     """A batch of the rows, padded on the right to the longest (or to `length`)."""
     width = max(len(row) for row in rows) if length is None else length
 
-    def table(name: str, filler: int) -> Tensor:
+    def table(columns: list[Ints], filler: int) -> Tensor:
         out = np.full((len(rows), width), filler, dtype=np.int64)
-        for index, row in enumerate(rows):
-            out[index, : len(row)] = getattr(row, name)
+        for index, column in enumerate(columns):
+            out[index, : len(column)] = column
         return torch.from_numpy(out)
 
-    slots = Slots(table("document", PADDING), table("time", 0), table("until", FOREVER))
+    slots = Slots(
+        table([row.document for row in rows], PADDING),
+        table([row.time for row in rows], 0),
+        table([row.until for row in rows], FOREVER),
+    )
     heads = dict.fromkeys(head for row in rows for head in row.labels)
     labels = {head: _targets(rows, head, width) for head in heads}
-    return Batch(table("ids", pad_id), table("positions", 0), table("segments", 0), slots, labels)
+    return Batch(
+        ids=table([row.ids for row in rows], pad_id),
+        positions=table([row.positions for row in rows], 0),
+        segments=table([row.segments for row in rows], 0),
+        slots=slots,
+        labels=labels,
+        inner=table([_inner(row) for row in rows], 0) if _has_inner(rows) else None,
+    )
 
 
 def _targets(rows: list[Row], head: str, width: int) -> Targets:

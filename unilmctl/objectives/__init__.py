@@ -1,53 +1,99 @@
 """Objectives: from an example to a row. None of them builds a mask: each only says when its tokens are written.
 
-`pairs` holds the rows of fine-tuning, `corruption` what happens to predicted tokens. All randomness comes from the
-generator that the caller passes in.
+`pairs` holds the rows of fine-tuning; `cloze`, `orders` and `infilling` those of pre-training on text. `corruption`
+says which tokens are predicted and what is put in their place, `layout` puts columns side by side, `lengths` knows how
+long a row will be. All randomness comes from the generator that the caller passes in.
+
+An objective on text reads `Example(text, empty)`; one on two segments reads both; a text objective that is given both
+joins them.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial as bind
 
 import numpy as np
 
-from unilmctl.objectives.corruption import DEFAULT, Corruption, corrupt
+from unilmctl.objectives.cloze import bidirectional, cloze, left_to_right, right_to_left, seq2seq
+from unilmctl.objectives.corruption import DEFAULT, LENGTHS, RATES, SPANS, Corruption, choose, corrupt, rate, select
+from unilmctl.objectives.infilling import in_place_row, infilling, infilling_in_place, infilling_row
+from unilmctl.objectives.lengths import row_length
+from unilmctl.objectives.orders import (
+    block_diffusion,
+    block_row,
+    compensated_row,
+    partial,
+    partial_row,
+    permuted,
+    permuted_compensated,
+    permuted_row,
+)
 from unilmctl.objectives.pairs import causal, masked, pseudo
-from unilmctl.rows import Example, Frame, Ints, Row
+from unilmctl.rows import Example, Frame, Row
 
 __all__ = [
     "DECODING",
+    "DEFAULT",
+    "LENGTHS",
     "OBJECTIVES",
+    "RATES",
+    "SEGMENTS",
+    "SPANS",
     "Corruption",
     "Objective",
+    "bidirectional",
+    "block_diffusion",
+    "block_row",
     "build",
     "causal",
+    "choose",
+    "cloze",
+    "compensated_row",
     "corrupt",
+    "in_place_row",
+    "infilling",
+    "infilling_in_place",
+    "infilling_row",
+    "left_to_right",
     "masked",
+    "partial",
+    "partial_row",
+    "permuted",
+    "permuted_compensated",
+    "permuted_row",
     "pseudo",
+    "rate",
+    "right_to_left",
     "row_length",
+    "select",
+    "seq2seq",
 ]
 
 Objective = Callable[[Example, Frame, np.random.Generator], Row]
 
-OBJECTIVES: dict[str, Callable[..., Row]] = {"pseudo": pseudo, "masked": masked, "causal": causal}
+OBJECTIVES: dict[str, Callable[..., Row]] = {
+    "pseudo": pseudo,
+    "masked": masked,
+    "causal": causal,
+    "bidirectional": bidirectional,
+    "left-to-right": left_to_right,
+    "right-to-left": right_to_left,
+    "seq2seq": seq2seq,
+    "partial": partial,
+    "permuted": permuted,
+    "permuted-compensated": permuted_compensated,
+    "infilling": infilling,
+    "infilling-in-place": infilling_in_place,
+    "block-diffusion": block_diffusion,
+}
 """Every objective by its name."""
 
 DECODING = {"pseudo": "mask", "masked": "mask", "causal": "next"}
 """What one decoding step reads: previous token and [MASK] ("mask"), or the previous token alone ("next")."""
 
+SEGMENTS = {"bidirectional": (0, 1), "left-to-right": (2, 2), "right-to-left": (3, 3), "seq2seq": (4, 5)}
+"""Segment ids of source and target by which UniLM v1 tells its four objectives apart (six segment types)."""
+
 
 def build(name: str, corruption: Corruption = DEFAULT) -> Objective:
     """The objective of that name with its rates bound; KeyError for a name that is not in `OBJECTIVES`."""
-    return partial(OBJECTIVES[name], corruption=corruption)
-
-
-def row_length(name: str, source_lengths: Ints, target_lengths: Ints, frame: Frame) -> Ints:
-    """How many tokens the row of each example has, special tokens and cuts counted: from [N] and [N], [N]."""
-    source: Ints = np.minimum(source_lengths + 2, frame.max_source)
-    target: Ints = np.minimum(target_lengths + 1, frame.max_target)
-    if name == "pseudo":
-        return source + 2 * target
-    if name == "causal":
-        if frame.separator_in == "target":
-            source = np.minimum(source_lengths + 1, frame.max_source) + 1
-        return source + target - 1
-    return source + target
+    return bind(OBJECTIVES[name], corruption=corruption)

@@ -1,32 +1,77 @@
-"""What happens to the tokens that a model must predict: masked, replaced by a random one, or kept.
+"""What happens to the tokens that a model must predict: which are chosen, and what is put in their place.
+
+Tokens are chosen in spans. A span is some units long; a unit is a token, or whatever the caller says: a word of
+several pieces, an entity, a phrase. Whole-word, n-gram, geometric and knowledge masking differ in nothing else.
 
 Shapes: T tokens.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unilmctl.rows import Frame, Ints
+
+Span = Literal["token", "gram", "ngram", "ngram-5", "block", "geometric", "poisson"]
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """Rates of corruption, each a probability in [0, 1].
+    """How tokens are corrupted. Every rate is a probability in [0, 1].
 
-    `target` is the objective's own rate; None stands for its default (`TARGET_RATE`). A corrupted token is kept with
+    `target` is the objective's own rate; None stands for its default, see `RATES`. A corrupted token is kept with
     probability `keep`, replaced by a random vocabulary entry with probability `random`, and else by [MASK]. `source` is
     the probability that a source token is corrupted though nothing is predicted there (word drop).
+
+    `span` names the lengths of the spans that are chosen together; None stands for the objective's default. `units`
+    numbers the unit of each token, [T] to [T], equal numbers side by side; None makes every token a unit.
     """
 
     target: float | None = None
     random: float = 0.1
     keep: float = 0.1
     source: float = 0.0
+    span: Span | None = None
+    units: Callable[[Ints], Ints] | None = None
 
 
 DEFAULT = Corruption()
-"""Every rate at its default."""
+"""Everything at its default."""
+
+RATES = {
+    "pseudo": 0.5,
+    "masked": 0.7,
+    "causal": 0.0,
+    "bidirectional": 0.15,
+    "left-to-right": 0.15,
+    "right-to-left": 0.15,
+    "seq2seq": 0.15,
+    "partial": 0.15,
+    "permuted": 1 / 6,
+    "permuted-compensated": 0.15,
+    "infilling": 0.15,
+    "infilling-in-place": 0.5,
+    "block-diffusion": 0.5,
+}
+"""Default of `Corruption.target` per objective; `block-diffusion` draws a share per block, 0.5 on average."""
+
+SPANS: dict[str, Span] = {
+    "bidirectional": "gram",
+    "left-to-right": "gram",
+    "right-to-left": "gram",
+    "seq2seq": "gram",
+    "partial": "block",
+    "permuted": "ngram-5",
+    "permuted-compensated": "token",
+    "infilling": "poisson",
+}
+"""Default of `Corruption.span` per objective that chooses spans."""
+
+ROUNDS = 4
+"""How often each unit is tried as the start of a span before giving up on the share."""
 
 
 def corrupt(tokens: Ints, frame: Frame, random: np.random.Generator, corruption: Corruption) -> Ints:
@@ -42,7 +87,7 @@ def corrupt(tokens: Ints, frame: Frame, random: np.random.Generator, corruption:
 
 
 def drop_words(source: Ints, frame: Frame, random: np.random.Generator, corruption: Corruption) -> Ints:
-    """The source [T] with a share `corruption.source` of its tokens corrupted, its two special tokens never."""
+    """The source [T] with a share `corruption.source` of its tokens corrupted, its special tokens never."""
     if corruption.source == 0:
         return source
     dropped = np.where(
@@ -50,3 +95,73 @@ def drop_words(source: Ints, frame: Frame, random: np.random.Generator, corrupti
     )
     special = (source == frame.start) | (source == frame.separator)
     return np.where(special, source, dropped)
+
+
+def rate(corruption: Corruption, name: str) -> float:
+    """The objective's own rate: what `corruption` sets, or the default."""
+    return RATES[name] if corruption.target is None else corruption.target
+
+
+def _gram(random: np.random.Generator, count: int) -> Ints:
+    return np.where(random.random(count) < 0.8, 1, random.integers(2, 4, count))
+
+
+def _ngram(random: np.random.Generator, count: int, longest: int) -> Ints:
+    weights = 1 / np.arange(1, longest + 1)
+    return 1 + random.choice(longest, count, p=weights / weights.sum())
+
+
+def _block(random: np.random.Generator, count: int) -> Ints:
+    return np.where(random.random(count) < 0.6, 1, random.integers(2, 7, count))
+
+
+LENGTHS: dict[Span, Callable[[np.random.Generator, int], Ints]] = {
+    "token": lambda random, count: np.ones(count, dtype=np.int64),
+    "gram": _gram,
+    "ngram": lambda random, count: _ngram(random, count, 3),
+    "ngram-5": lambda random, count: _ngram(random, count, 5),
+    "block": _block,
+    "geometric": lambda random, count: np.minimum(random.geometric(0.2, count), 10),
+    "poisson": lambda random, count: np.maximum(random.poisson(3, count), 1),
+}
+"""Span lengths, in units, by name. `token`: one (BERT). `gram`: 80 % one, 20 % two or three (UniLM v1). `ngram`: up to
+three, n with probability proportional to 1/n (ALBERT); `ngram-5`: up to five (XLNet). `block`: 60 % one, 40 % two to
+six (UniLMv2). `geometric`: p = 0.2, at most ten (SpanBERT). `poisson`: mean 3 (GLM)."""
+
+
+def choose(
+    name: str, tokens: Ints, free: NDArray[np.bool_], random: np.random.Generator, corruption: Corruption
+) -> list[Ints]:
+    """Chooses what objective `name` predicts in `tokens` [T], of which only the `free` ones [T] may be chosen."""
+    units = np.arange(len(tokens)) if corruption.units is None else corruption.units(tokens)
+    lengths = LENGTHS[corruption.span or SPANS[name]]
+    return select(free, random, rate=rate(corruption, name), lengths=lengths, units=units)
+
+
+def select(
+    free: NDArray[np.bool_],
+    random: np.random.Generator,
+    *,
+    rate: float,
+    lengths: Callable[[np.random.Generator, int], Ints],
+    units: Ints,
+) -> list[Ints]:
+    """Draws disjoint spans until they cover the share `rate` of the free tokens, and one token at least.
+
+    A span is whole units, [T], and holds free tokens [T] only. The last one may exceed the share, as in UniLMv2's
+    Algorithm 1. Gives the token indices of each span in the order drawn: none where nothing is free.
+    """
+    edges = [0, *(np.flatnonzero(np.diff(units)) + 1).tolist(), len(free)]
+    goal = max(1, round(rate * int(free.sum())))
+    taken = bytearray((~free).tobytes())
+    chosen: list[Ints] = []
+    starts = np.concatenate([random.permutation(len(edges) - 1) for _ in range(ROUNDS)])
+    for start, length in zip(starts.tolist(), lengths(random, len(starts)).tolist(), strict=True):
+        if goal <= 0:
+            break
+        begin, end = edges[start], edges[min(start + length, len(edges) - 1)]
+        if start + length < len(edges) and taken.find(1, begin, end) < 0:
+            taken[begin:end] = b"\1" * (end - begin)
+            chosen.append(np.arange(begin, end))
+            goal -= end - begin
+    return chosen

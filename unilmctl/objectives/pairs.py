@@ -13,12 +13,9 @@ Shapes: S source tokens, N target tokens, both with their special tokens.
 
 import numpy as np
 
-from unilmctl.objectives.corruption import DEFAULT, Corruption, corrupt, drop_words
+from unilmctl.objectives.corruption import DEFAULT, Corruption, corrupt, drop_words, rate
 from unilmctl.rows import LANGUAGE_MODEL, Example, Frame, Ints, Labels, Row
 from unilmctl.visibility import FOREVER
-
-TARGET_RATE = {"pseudo": 0.5, "masked": 0.7, "causal": 0.0}
-"""Default of `Corruption.target` per objective."""
 
 
 def pseudo(example: Example, frame: Frame, random: np.random.Generator, *, corruption: Corruption = DEFAULT) -> Row:
@@ -86,11 +83,6 @@ def causal(example: Example, frame: Frame, random: np.random.Generator, *, corru
     slots = np.arange(len(target)) + (len(source) + len(read) - len(target))
     labels = {LANGUAGE_MODEL: Labels(slots, target, slots + 1)}
     return _left_to_right(np.concatenate((source, read)), len(source), labels, frame)
-
-
-def rate(corruption: Corruption, name: str) -> float:
-    """The rate that `corruption.target` sets, or the default of the objective."""
-    return TARGET_RATE[name] if corruption.target is None else corruption.target
 
 
 def _left_to_right(ids: Ints, size: int, labels: dict[str, Labels], frame: Frame) -> Row:

@@ -1,0 +1,59 @@
+"""How long the row of an example will be, before it is built: what batching by token budget needs.
+
+Exact wherever the length is not drawn; where spans of several tokens are chosen (`partial`, `permuted`, `infilling`) it
+is the length at exactly the share of tokens that the objective aims at.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from unilmctl.objectives.corruption import DEFAULT, Corruption, rate
+from unilmctl.rows import Frame, Ints
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Lengths [N] of the parts that rows are made of, special tokens and cuts counted."""
+
+    source: Ints  # [CLS] source [SEP]
+    target: Ints  # target [SEP]
+    second: Ints  # target [SEP], or nothing without a target
+    text: Ints  # [CLS] source target [SEP]
+    chosen: Ints  # tokens of the text that are predicted
+
+
+def row_length(
+    name: str, source_lengths: Ints, target_lengths: Ints, frame: Frame, corruption: Corruption = DEFAULT
+) -> Ints:
+    """Tokens in the row of each example: from [N] and [N], both without special tokens, [N]."""
+    if name == "causal" and frame.separator_in == "target":
+        return np.minimum(source_lengths + 1, frame.max_source) + np.minimum(target_lengths + 1, frame.max_target)
+    target: Ints = np.minimum(target_lengths + 1, frame.max_target)
+    text: Ints = np.minimum(source_lengths + target_lengths + 2, frame.max_source)
+    sizes = _Sizes(
+        source=np.minimum(source_lengths + 2, frame.max_source),
+        target=target,
+        second=np.where(target_lengths > 0, target, 0),
+        text=text,
+        chosen=np.maximum(1, np.round(rate(corruption, name) * (text - 2))).astype(np.int64),
+    )
+    return _LENGTHS[name](sizes)
+
+
+_LENGTHS: dict[str, Callable[[_Sizes], Ints]] = {
+    "pseudo": lambda size: size.source + 2 * size.target,
+    "masked": lambda size: size.source + size.target,
+    "causal": lambda size: size.source + size.target - 1,
+    "bidirectional": lambda size: size.source + size.second,
+    "left-to-right": lambda size: size.text,
+    "right-to-left": lambda size: size.text,
+    "seq2seq": lambda size: size.source + size.second,
+    "partial": lambda size: size.text + 2 * size.chosen,
+    "permuted": lambda size: size.text + size.chosen,
+    "permuted-compensated": lambda size: size.text + 2 * size.chosen,
+    "infilling": lambda size: size.text + size.chosen // 2,
+    "infilling-in-place": lambda size: size.text + size.chosen,
+    "block-diffusion": lambda size: np.where(size.second > 0, size.source + 2 * size.second, 2 * size.text - 1),
+}

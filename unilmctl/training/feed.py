@@ -1,0 +1,66 @@
+"""From examples to batches, in an order that is a pure function of (seed, epoch).
+
+The corruption of an example is drawn from a generator of its own, seeded with (seed, epoch, example). So where training
+stands is two integers, and going on from them costs nothing.
+
+Shapes: B rows, T tokens.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from unilmctl.errors import DataError
+from unilmctl.rows import Batch, Example, Frame, Ints, Row, pad
+
+
+class Position(NamedTuple):
+    """Where training stands: steps done, epoch and batch to come, and steps skipped so far."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    skipped: int = 0
+
+
+BEGINNING = Position()
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Examples, how each becomes a row, and which examples make a batch.
+
+    `order(epoch)` lists the batches of an epoch as arrays of example indices.
+    """
+
+    examples: Sequence[Example]
+    objective: Callable[[Example, Frame, np.random.Generator], Row]
+    frame: Frame
+    order: Callable[[int], list[Ints]]
+    seed: int
+
+    def batch(self, epoch: int, indices: Ints) -> Batch:
+        """The rows of these examples, corrupted as epoch and index say, padded to one length."""
+        rows = []
+        for index in indices.tolist():
+            random = np.random.default_rng((self.seed, epoch, index))
+            rows.append(self.objective(self.examples[index], self.frame, random))
+        return pad(rows, pad_id=self.frame.pad)
+
+    def batches(self, start: Position) -> Iterator[tuple[Batch, int, int]]:
+        """Endless batches from `start` on, each with the epoch and the batch that come after it.
+
+        DataError when there is nothing to train on.
+        """
+        epoch, first = start.epoch, start.batch
+        while True:
+            order = self.order(epoch)
+            if not order:
+                raise DataError("there is not a single training example", "is the training file empty?")
+            for number in range(first, len(order)):
+                last = number + 1 == len(order)
+                after = (epoch + 1, 0) if last else (epoch, number + 1)
+                yield self.batch(epoch, order[number]), *after
+            epoch, first = epoch + 1, 0

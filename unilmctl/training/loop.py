@@ -1,0 +1,176 @@
+"""The loop: a generator of steps.
+
+A step is: take the batches, run each forward and backward, clip, update. Its loss is divided by the labels of the
+whole step, so accumulated batches give the same step as one large batch. Dropout is seeded by (seed, step, batch): no
+random state has to be saved for training to go on as if it had never stopped.
+
+Shapes: B rows, T tokens, N labels, D hidden width.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unilmctl.errors import NumericError
+from unilmctl.model import Encoder
+from unilmctl.rows import LANGUAGE_MODEL, Batch
+from unilmctl.training.feed import BEGINNING, Feed, Position
+from unilmctl.training.loss import chunked_loss, smoothed_loss
+from unilmctl.training.optimizer import TrainOptions, learning_rate
+from unilmctl.visibility import Slots
+
+
+class Step(NamedTuple):
+    """What one step did. `number` counts from 1; `after` is where the next step begins.
+
+    `loss` is per label, smoothing included; `tokens` are real ones, `padded_tokens` with the padding; `skipped` says
+    that loss or gradient was no number and the weights were left alone.
+    """
+
+    number: int
+    loss: float
+    labels: int
+    tokens: int
+    padded_tokens: int
+    learning_rate: float
+    gradient_norm: float
+    seconds: float
+    skipped: bool
+    after: Position
+
+
+def train(
+    encoder: Encoder,
+    optimizer: torch.optim.Optimizer,
+    feed: Feed,
+    options: TrainOptions,
+    *,
+    start: Position = BEGINNING,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Step]:
+    """Trains from `start` to `options.steps`, yielding every step when its update is done.
+
+    `stop` is asked before every batch; when it says yes, training ends and an unfinished step leaves no trace. Between
+    two steps the caller may do with the encoder what it likes. NumericError when `options.skip_budget` is used up.
+    """
+    stream, at = feed.batches(start), start
+    while at.step < options.steps and not stop():
+        began = time.perf_counter()
+        taken = list(islice(stream, options.accumulate))
+        batches, (_, epoch, batch) = [item[0] for item in taken], taken[-1]
+        labels = sum(len(item.labels[LANGUAGE_MODEL].targets) for item in batches)
+        encoder.train()
+        optimizer.zero_grad(set_to_none=True)
+        total = _accumulate(encoder, batches, options, step=at.step, labels=labels, stop=stop)
+        if total is None:
+            return
+        rate = learning_rate(options, at.step)
+        norm = _gradient_norm(encoder, options.clip)
+        skipped = not (math.isfinite(total) and math.isfinite(norm))
+        at = Position(at.step + 1, epoch, batch, at.skipped + skipped)
+        if skipped:
+            _check_budget(at, options)
+        else:
+            _update(optimizer, rate)
+        yield Step(
+            number=at.step,
+            loss=total / labels,
+            labels=labels,
+            tokens=sum(item.tokens for item in batches),
+            padded_tokens=sum(item.ids.numel() for item in batches),
+            learning_rate=rate,
+            gradient_norm=norm,
+            seconds=time.perf_counter() - began,
+            skipped=skipped,
+            after=at,
+        )
+
+
+@torch.no_grad()
+def evaluate_loss(
+    encoder: Encoder, batches: Iterable[Batch], options: TrainOptions, *, stop: Callable[[], bool] = lambda: False
+) -> float | None:
+    """The loss per label over `batches`, without label smoothing and dropout; None when `stop` said yes."""
+    encoder.eval()
+    total, labels = 0.0, 0
+    for batch in batches:
+        if stop():
+            return None
+        total += float(_batch_loss(encoder, batch, smoothing=0.0, precision=options.precision))
+        labels += len(batch.labels[LANGUAGE_MODEL].targets)
+    return total / max(labels, 1)
+
+
+def _accumulate(
+    encoder: Encoder,
+    batches: list[Batch],
+    options: TrainOptions,
+    *,
+    step: int,
+    labels: int,
+    stop: Callable[[], bool],
+) -> float | None:
+    """Adds up the gradients of the batches and returns their summed loss; None when `stop` said yes."""
+    total = torch.zeros((), device=encoder.head.bias.device)
+    for number, batch in enumerate(batches):
+        if stop():
+            return None
+        with torch.random.fork_rng():
+            torch.manual_seed(_dropout_seed(options.seed, step, number))
+            total += _batch_loss(
+                encoder, batch, smoothing=options.label_smoothing, precision=options.precision, scale=1.0 / labels
+            )
+    return float(total)
+
+
+def _batch_loss(
+    encoder: Encoder, batch: Batch, *, smoothing: float, precision: str, scale: float | None = None
+) -> Tensor:
+    """The summed loss of a batch; with a `scale` also the gradient of scale * loss."""
+    device = encoder.head.bias.device
+    slots = Slots(*(part.to(device) for part in batch.slots))
+    wanted = batch.labels[LANGUAGE_MODEL]
+
+    def loss_of(hidden: Tensor, targets: Tensor) -> Tensor:
+        with _autocast(device, precision):
+            logits = encoder.logits(hidden)
+        return smoothed_loss(logits, targets, smoothing=smoothing, pad=encoder.config.pad)
+
+    with _autocast(device, precision):
+        hidden, _ = encoder(batch.ids.to(device), batch.positions.to(device), batch.segments.to(device), slots)
+    selected = hidden.flatten(0, 1).index_select(0, wanted.slots.to(device))  # [N, D]
+    return chunked_loss(loss_of, selected, wanted.targets.to(device), scale=scale)
+
+
+def _autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _gradient_norm(encoder: Encoder, clip: float | None) -> float:
+    """The norm of the whole gradient before it is clipped to `clip`."""
+    return float(torch.nn.utils.clip_grad_norm_(encoder.parameters(), math.inf if clip is None else clip))
+
+
+def _update(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+
+
+def _dropout_seed(seed: int, step: int, batch: int) -> int:
+    return int(np.random.SeedSequence((seed, step, batch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _check_budget(at: Position, options: TrainOptions) -> None:
+    if at.skipped > options.skip_budget:
+        raise NumericError(
+            f"step {at.step}: loss or gradient is not a number, as in {at.skipped - 1} steps before",
+            "lower finetune.learning_rate, lengthen finetune.warmup, or set finetune.precision: float32",
+        )

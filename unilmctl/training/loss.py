@@ -1,0 +1,60 @@
+"""The language-model loss: cross entropy against a smoothed target, computed where there are labels, in chunks.
+
+Shapes: N labels, D hidden width, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+CHUNK = 2048
+"""Labels whose logits [CHUNK, V] are held at once."""
+
+
+def smoothed_loss(logits: Tensor, targets: Tensor, *, smoothing: float, pad: int) -> Tensor:
+    """Divergence from the smoothed target distribution to the model, per label: [N, V] and [N] give [N], float32.
+
+    The target has probability 1 - smoothing, every other entry smoothing / (V - 2), the entry `pad` none; the entropy
+    of that distribution is part of the loss, so that 0 is a perfect model. A label that is `pad` costs nothing. This is
+    the loss of UniLM and s2s-ft; it is computed from sums of log-probabilities, without a matrix of targets.
+    """
+    logits = logits.float()
+    normaliser = logits.logsumexp(-1)
+    picked = logits.gather(-1, targets[:, None])[:, 0] - normaliser
+    loss = -picked
+    if smoothing > 0:
+        size = logits.shape[-1]
+        share = smoothing / (size - 2)
+        others = logits.sum(-1) - size * normaliser - (logits[:, pad] - normaliser) - picked
+        entropy = (1 - smoothing) * math.log(1 - smoothing) + smoothing * math.log(share)
+        loss = entropy - (1 - smoothing) * picked - share * others
+    return loss.masked_fill(targets == pad, 0.0)
+
+
+def chunked_loss(
+    loss_of: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, targets: Tensor, *, scale: float | None = None
+) -> Tensor:
+    """The summed loss of hidden states [N, D] with targets [N], one chunk of logits in memory at a time.
+
+    `loss_of(hidden, targets)` gives losses [n]. With a `scale` the gradient of scale * loss is also computed: each
+    chunk runs backward at once and frees its logits, then `hidden` runs backward. Without, nothing is differentiated.
+    """
+    total = torch.zeros((), device=hidden.device)
+    if scale is None:
+        for part, wanted in _chunks(hidden, targets):
+            total += loss_of(part, wanted).sum()
+        return total
+    leaf = hidden.detach().requires_grad_()
+    for part, wanted in _chunks(leaf, targets):
+        loss = loss_of(part, wanted).sum()
+        torch.autograd.backward(loss * scale)
+        total += loss.detach()
+    torch.autograd.backward(hidden, leaf.grad)
+    return total
+
+
+def _chunks(hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(targets), CHUNK):
+        yield hidden[start : start + CHUNK], targets[start : start + CHUNK]

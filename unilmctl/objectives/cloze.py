@@ -49,7 +49,7 @@ def right_to_left(
     """[CLS] A [SEP] in one segment: a masked token reads what is right of it. UniLM v1."""
     tokens, free = one_segment(example, frame)
     picks = joined(choose("right-to-left", tokens, free, random, corruption))
-    time = np.arange(len(tokens))[::-1]
+    time = len(tokens) - 1 - np.arange(len(tokens))
     return cloze(tokens, picks, time, np.full_like(tokens, frame.source_segment), frame, random, corruption)
 
 

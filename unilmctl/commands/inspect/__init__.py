@@ -1,0 +1,1 @@
+"""unilmctl inspect: looks into masks, models, token stores and runs."""

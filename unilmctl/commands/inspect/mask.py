@@ -1,0 +1,164 @@
+"""unilmctl inspect mask: who sees whom, for any objective on your own text.
+
+The row is made by the very function that training calls, so the picture cannot be wrong about it. Without a model, the
+text is cut at blanks and around Chinese, Japanese and Korean characters.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from unilmctl.errors import UsageError
+from unilmctl.files import write_atomically
+from unilmctl.objectives import OBJECTIVES, SEGMENTS, Corruption, build
+from unilmctl.rows import Example, Frame, Row
+from unilmctl.tokens import Roles, Tokenizer
+from unilmctl.visibility import FOREVER, Picture, Slots, draw_png, draw_svg, draw_text, visible
+
+PAIRS = ("pseudo", "masked", "causal", "seq2seq")
+"""Objectives that need a target."""
+
+LONGEST = 512
+"""Tokens of a row beyond which no picture is drawn."""
+
+DRAWERS: dict[str, Callable[[Picture], bytes]] = {".svg": lambda picture: draw_svg(picture).encode(), ".png": draw_png}
+"""How a picture is written, by the ending of the file."""
+
+_SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[MASK]"]
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+
+
+@dataclass(frozen=True)
+class MaskReport:
+    """A row of T tokens, what is predicted in it, and the report as text or JSON."""
+
+    row: Row
+    picture: Picture
+    text: str
+
+
+def run(  # noqa: PLR0913 - the options of the command
+    *,
+    objective: str = "pseudo",
+    source: str | None = None,
+    target: str | None = None,
+    text: str | None = None,
+    model: Path | None = None,
+    output: Path | None = None,
+    rate: float | None = None,
+    seed: int = 1,
+    json_output: bool = False,
+) -> MaskReport:
+    """Draws the row that `objective` makes of the text (`text`, or `source` and `target`).
+
+    `model` is a folder whose tokenizer cuts the text; `rate` replaces the objective's own share of predicted tokens,
+    which is small for a short text. The picture is written to `output` (.svg or .png) if one is named; `.text` of the report is the picture in characters, or one JSON object. UsageError for a wrong choice, ModelError
+    for a wrong folder, WriteError where nothing can be written.
+    """
+    _check_text(objective, source, target, text)
+    _check_options(rate, output)
+    parts = [text or source or "", target or ""]
+    cut = _words(parts) if model is None else _pieces(parts, model)
+    row = build(objective, Corruption(target=rate))(cut.example, cut.frame(objective), np.random.default_rng(seed))
+    if len(row) > LONGEST:
+        raise UsageError(f"a row of {len(row)} tokens is too long to draw (at most {LONGEST})", "give a shorter text")
+    picture = _picture(objective, row, cut.name)
+    if output is not None:
+        with write_atomically(output) as file:
+            file.write(DRAWERS[output.suffix.lower()](picture))
+    return MaskReport(row, picture, _json(objective, row, picture) if json_output else draw_text(picture))
+
+
+def _check_text(objective: str, source: str | None, target: str | None, text: str | None) -> None:
+    if objective not in OBJECTIVES:
+        close = get_close_matches(objective, OBJECTIVES, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"one of {', '.join(OBJECTIVES)}"
+        raise UsageError(f"there is no objective '{objective}'", hint)
+    if text is not None and (source is not None or target is not None):
+        raise UsageError("--text excludes a source and a target", "give one text, or a source and a target")
+    if not (text or source):
+        raise UsageError("there is no text to draw", "give one text, or a source and a target")
+    if objective in PAIRS and not target:
+        raise UsageError(f"objective '{objective}' needs a source and a target", "give the target too")
+
+
+def _check_options(rate: float | None, output: Path | None) -> None:
+    if rate is not None and not 0 <= rate <= 1:
+        raise UsageError(f"--rate {rate}: a share of tokens lies between 0 and 1")
+    if output is not None and output.suffix.lower() not in DRAWERS:
+        raise UsageError(f"{output}: a picture ends in {' or '.join(DRAWERS)}", "name the file so")
+
+
+class _Cut(NamedTuple):
+    """Texts as ids, the name of each id, and the special ids of their vocabulary."""
+
+    example: Example
+    name: Callable[[int], str]
+    roles: Roles
+    vocabulary: int
+
+    def frame(self, objective: str) -> Frame:
+        """The frame in which nothing is cut, with the segment ids of the objective."""
+        source_segment, target_segment = SEGMENTS.get(objective, (0, 1))
+        source, target = (len(part) for part in self.example)
+        return Frame(
+            pad=self.roles.pad,
+            start=self.roles.start,
+            separator=self.roles.separator,
+            mask=self.roles.mask,
+            vocabulary=self.vocabulary,
+            source_segment=source_segment,
+            target_segment=target_segment,
+            max_source=source + target + 2,
+            max_target=target + 1,
+        )
+
+
+def _words(texts: list[str]) -> _Cut:
+    """Words and CJK characters as tokens, over a vocabulary of their own."""
+    cut = [_CJK.sub(lambda found: f" {found.group()} ", text).split() for text in texts]
+    vocabulary = [*_SPECIAL, *dict.fromkeys(word for words in cut for word in words)]
+    ids = {word: index for index, word in enumerate(vocabulary)}
+    parts = (np.array([ids[word] for word in words], dtype=np.int64) for words in cut)
+    return _Cut(Example(*parts), vocabulary.__getitem__, Roles(0, 0, 1, 2, 3), len(vocabulary))
+
+
+def _pieces(texts: list[str], model: Path) -> _Cut:
+    """The pieces that the tokenizer of a model folder makes."""
+    tokenizer = Tokenizer.load(model)
+    parts = (np.array(tokenizer.encode(text), dtype=np.int64) for text in texts)
+    return _Cut(Example(*parts), lambda token: tokenizer.tokens([token])[0], tokenizer.roles, tokenizer.size)
+
+
+def _picture(objective: str, row: Row, name: Callable[[int], str]) -> Picture:
+    predicts = {
+        slot: name(target)
+        for labels in row.labels.values()
+        for slot, target in zip(labels.slots.tolist(), labels.targets.tolist(), strict=True)
+    }
+    title = f"{objective}: {len(row)} tokens, {len(predicts)} predicted"
+    slots = Slots(*(torch.from_numpy(column) for column in (row.document, row.time, row.until)))
+    return Picture(title, [name(token) for token in row.ids.tolist()], slots, predicts)
+
+
+def _json(objective: str, row: Row, picture: Picture) -> str:
+    """One JSON object on one line; `until` is null for a lasting token, `sees` lists the keys of each query."""
+    sees = [torch.nonzero(keys).flatten().tolist() for keys in visible(picture.slots, picture.slots)]
+    report = {
+        "objective": objective,
+        "tokens": picture.tokens,
+        "positions": row.positions.tolist(),
+        "segments": row.segments.tolist(),
+        "time": row.time.tolist(),
+        "until": [None if until == FOREVER else until for until in row.until.tolist()],
+        "predicts": [{"slot": slot, "token": token} for slot, token in sorted(picture.predicts.items())],
+        "sees": sees,
+    }
+    return json.dumps(report, ensure_ascii=False) + "\n"

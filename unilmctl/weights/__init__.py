@@ -1,13 +1,35 @@
 """Checkpoints: model folders read and written, foreign checkpoints converted.
 
-`names` holds the tables between the encoder's names and those on disk, `dialects` other spellings of them, `reading`
-opens files that are not to be trusted, `configuration` is config.json, `card` unilmctl.json, `assembling` makes an
-encoder of it all and accounts for every tensor, `folder` is the model folder.
+names          tables between the encoder's names and those on disk, read in both directions
+dialects       other spellings of the same names
+reading        files that are not to be trusted: JSON, safetensors, pickles
+sources        where the files of a checkpoint lie
+configuration  config.json
+card           unilmctl.json
+assembling     an encoder of it all, every tensor accounted for
+adapting       more or fewer positions, segments, words
+cutting        a tokenizer with fewer words
+folder         model folders: load_model, save_model
+converting     a checkpoint in any form to a model folder, with a report
 """
 
-from unilmctl.weights.assembling import Assembly, Missing
+from unilmctl.weights.adapting import Resized
+from unilmctl.weights.assembling import HeadState, Missing
 from unilmctl.weights.card import ModelCard
+from unilmctl.weights.converting import ConvertOptions, ConvertReport, convert
 from unilmctl.weights.dialects import Leftover
 from unilmctl.weights.folder import Loaded, load_model, save_model
 
-__all__ = ["Assembly", "Leftover", "Loaded", "Missing", "ModelCard", "load_model", "save_model"]
+__all__ = [
+    "ConvertOptions",
+    "ConvertReport",
+    "HeadState",
+    "Leftover",
+    "Loaded",
+    "Missing",
+    "ModelCard",
+    "Resized",
+    "convert",
+    "load_model",
+    "save_model",
+]

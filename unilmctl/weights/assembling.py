@@ -82,19 +82,26 @@ def fitted(config: ModelConfig, tensors: Tensors, where: str) -> tuple[ModelConf
     tensors are believed; every other size must agree.
     """
     prefix = family_of(config.family).prefix
-    sizes = {
-        "positions": _rows(tensors, f"{prefix}.embeddings.position_embeddings.weight", config.reserved_positions),
-        "segments": _rows(tensors, f"{prefix}.embeddings.token_type_embeddings.weight") or 0,
-    }
     relative = tensors.get(f"{prefix}.rel_pos_bias.weight")
-    sizes["relative_buckets"] = relative.shape[1] if relative is not None and relative.dim() == 2 else 0
+    positions = _rows(tensors, f"{prefix}.embeddings.position_embeddings.weight", config.reserved_positions)
+    sizes = {
+        "positions": config.positions if positions is None else positions,
+        "segments": _rows(tensors, f"{prefix}.embeddings.token_type_embeddings.weight") or 0,
+        "relative_buckets": relative.shape[1] if relative is not None and relative.dim() == 2 else 0,
+    }
     if config.relative_buckets and relative is None:
         raise ModelError(f"{where}: config.json has 'rel_pos_bins', but '{prefix}.rel_pos_bias.weight' is not there")
-    changed = {name: size for name, size in sizes.items() if size is not None and size != getattr(config, name)}
-    notes = [f"config.json says {getattr(config, name)} {name}; the tensors have {n}" for name, n in changed.items()]
+    told = {name: getattr(config, name) for name in sizes}
+    notes = [
+        f"config.json says {told[name]} {name.replace('_', ' ')}; the tensors have {size}"
+        for name, size in sizes.items()
+        if size != told[name]
+    ]
     config = replace(
         config,
-        **changed,
+        positions=sizes["positions"],
+        segments=sizes["segments"],
+        relative_buckets=sizes["relative_buckets"],
         pooler=f"{prefix}.pooler.dense.weight" in tensors,
         pair_head=_rows(tensors, "cls.seq_relationship.weight") == 2,
     )

@@ -9,7 +9,7 @@ MANIFEST.json                      size and sha256 of every file; written by who
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -17,14 +17,12 @@ from safetensors.torch import save_file
 from unilmctl.errors import ModelError, WriteError
 from unilmctl.files import write_atomically, write_errors
 from unilmctl.model import Encoder, ModelConfig
+from unilmctl.tokens import Tokenizer
 from unilmctl.weights.assembling import Assembly, assemble
 from unilmctl.weights.card import ModelCard, read_card
 from unilmctl.weights.configuration import hugging_face_config
 from unilmctl.weights.names import rules, to_disk
 from unilmctl.weights.reading import read_json, read_safetensors
-
-if TYPE_CHECKING:
-    from unilmctl.tokens import Tokenizer
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -41,8 +39,8 @@ def load_model(folder: Path) -> Loaded:
     """The model in a folder with config.json and model.safetensors.
 
     A plain Hugging Face folder has no unilmctl.json: its objective is then taken to be `pseudo`, its segments are
-    config.json's `source_type_id` and `target_type_id` where it has them. Weights become float32. Raises ModelError with
-    the reason for anything that is missing, broken or does not fit.
+    config.json's `source_type_id` and `target_type_id` where it has them. Weights become float32. Raises ModelError
+    with the reason for anything that is missing, broken or does not fit.
     """
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such model folder")
@@ -56,7 +54,7 @@ def load_model(folder: Path) -> Loaded:
     return Loaded(assembly.encoder, card)
 
 
-def save_model(folder: Path, encoder: Encoder, card: ModelCard, tokenizer: "Tokenizer | None") -> None:
+def save_model(folder: Path, encoder: Encoder, card: ModelCard, tokenizer: Tokenizer | None) -> None:
     """Write an encoder, its card and its tokenizer into `folder`, which the caller then publishes.
 
     Raises WriteError when the system refuses.
@@ -71,6 +69,7 @@ def save_model(folder: Path, encoder: Encoder, card: ModelCard, tokenizer: "Toke
     with write_atomically(folder / CONFIG) as file:
         file.write((json.dumps(config, indent=2) + "\n").encode())
     save_weights(folder / WEIGHTS, encoder)
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors makes it readable to its owner alone
     card.write(folder)
 
 

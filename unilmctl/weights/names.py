@@ -115,7 +115,7 @@ def _module(inside: str, *outside: str) -> list[Rule]:
 
 def shapes_on_disk(table: list[Rule], inside: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
     """The shape of every file tensor, from the shapes of the encoder's."""
-    found = {}
+    found: dict[str, torch.Size] = {}
     for rule in table:
         rows = sum(inside[name][0] for name in rule.inside) // len(rule.outside)
         for name in rule.outside:
@@ -125,7 +125,7 @@ def shapes_on_disk(table: list[Rule], inside: Mapping[str, torch.Size]) -> dict[
 
 def to_disk(table: list[Rule], inside: Mapping[str, Tensor]) -> Tensors:
     """The encoder's tensors under the family's names."""
-    found = {}
+    found: Tensors = {}
     for rule in table:
         joined = _joined([inside[name] for name in rule.inside])
         found.update(zip(rule.outside, joined.chunk(len(rule.outside)), strict=True))
@@ -134,11 +134,11 @@ def to_disk(table: list[Rule], inside: Mapping[str, Tensor]) -> Tensors:
 
 def from_disk(table: list[Rule], outside: Mapping[str, Tensor], inside: Mapping[str, torch.Size]) -> Tensors:
     """A file's tensors under the encoder's names; rules whose tensors the file lacks are left out."""
-    found = {}
+    found: Tensors = {}
     for rule in table:
         if all(name in outside for name in rule.outside):
             joined = _joined([outside[name] for name in rule.outside])
-            found.update(zip(rule.inside, joined.split([inside[name][0] for name in rule.inside]), strict=True))
+            found.update(zip(rule.inside, torch.split(joined, [inside[name][0] for name in rule.inside]), strict=True))
     return found
 
 

@@ -5,6 +5,9 @@ unpickler and nowhere else: there is no fall-back. Every refusal is a ModelError
 """
 
 import json
+import re
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,75 @@ def read_safetensors(path: Path) -> Tensors:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except (SafetensorError, RuntimeError, ValueError, OverflowError) as error:
         raise ModelError(f"{path}: not a sound safetensors file ({error})") from error
+
+
+def read_pickle(path: Path) -> Tensors:
+    """The state dict in a `.bin` or `.pt` file, by torch's restricted unpickler alone: no code of the file is run."""
+    zipped = _refuse_archives(path)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # whatever a foreign file makes the unpickler raise, the file is refused
+        raise ModelError(f"{path}: {_why_refused(error)}", "nothing in the file was executed") from error
+    return _state_dict(found, path)
+
+
+def _refuse_archives(path: Path) -> bool:
+    """Whether the file is a zip archive as torch writes it; ModelError for other archives."""
+    try:
+        if not zipfile.is_zipfile(path):
+            if tarfile.is_tarfile(path):
+                raise ModelError(f"{path}: torch's old tar format is refused: it cannot be read safely")
+            return False
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise ModelError(f"{path}: not a sound archive ({error})") from error
+    names = [member.filename for member in members]
+    if len(names) != len(set(names)):
+        raise ModelError(f"{path}: the archive has two members of one name")
+    if any(name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) for name in names):
+        raise ModelError(f"{path}: the archive has a member that points out of it")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ModelError(f"{path}: the archive is compressed, which torch never does")
+    return True
+
+
+def _why_refused(error: Exception) -> str:
+    wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if wanted:
+        return f"the pickle asks for '{wanted[1]}', which is no part of a table of weights; refused"
+    lines = str(error).splitlines() or [type(error).__name__]
+    reason = lines[0].partition("Weights only load failed.")[0].strip() or "it holds more than weights"
+    return f"not a file of weights that can be read without running its code ({reason[:200]})"
+
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which training programs keep the weights."""
+
+
+def _state_dict(found: object, path: Path) -> Tensors:
+    """The mapping from names to tensors in what was read; other entries are dropped."""
+    for key in WRAPPERS:
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    tensors: Tensors = {}
+    if isinstance(found, dict):
+        tensors = {k: v.detach() for k, v in found.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if not tensors:
+        raise ModelError(f"{path}: holds no named tensors")
+    for name, tensor in tensors.items():
+        if tensor.layout == torch.strided and _spread(tensor):
+            raise ModelError(f"{path}: '{name}' claims more numbers than the file holds")
+    return tensors
+
+
+def _spread(tensor: Tensor) -> bool:
+    """Whether a tensor is larger than its storage (a small file can so claim any size)."""
+    return tensor.is_meta or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
 
 
 def checked(name: str, tensor: Tensor, shape: torch.Size, where: str) -> Tensor:

@@ -1,0 +1,9 @@
+"""Data on its way to the model: text files to records, records to token stores, stores to batches.
+
+    reading    files -> records; every error names file and line (no torch)
+    parsing    one line -> one record (no torch)
+    store      token ids on disk, memory-mapped
+    batching   which examples share a batch, and in which order: a function of (seed, epoch)
+
+Import the modules themselves: this package imports none of them, so that reading stays light.
+"""

@@ -1,0 +1,54 @@
+"""Which examples share a batch, and in which order: a pure function of (seed, epoch).
+
+Examples of like length are put together so that little is padded; ties are broken at random, and the batches come in
+random order. The state of a data loader is therefore two integers and a position, and skipping costs nothing.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+def batches(
+    source_lengths: Ints,
+    target_lengths: Ints,
+    *,
+    row_length: Callable[[Ints, Ints], Ints],
+    batch_tokens: int,
+    seed: int,
+    epoch: int,
+) -> list[Ints]:
+    """The batches of one epoch, each an array of example indices; every example is in exactly one.
+
+    source_lengths, target_lengths [N]: tokens of the examples. row_length: those two -> tokens of the row that an
+    objective makes of them [N]. batch_tokens: a batch's rows times its longest row stay within it; a row that alone
+    is longer gets a batch of its own.
+    """
+    lengths = np.asarray(row_length(source_lengths, target_lengths), dtype=np.int64)
+    random = np.random.default_rng([seed, epoch])
+    shuffled = random.permutation(len(lengths))
+    order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+    cut = _cut(lengths[order], batch_tokens)
+    return [order[cut[i] : cut[i + 1]] for i in random.permutation(len(cut) - 1)]
+
+
+def padding(lengths: Ints, made: list[Ints]) -> float:
+    """The share of slots in the batches `made` that are padding, when rows have `lengths` [N]."""
+    used = sum(int(lengths[batch].sum()) for batch in made)
+    slots = sum(len(batch) * int(lengths[batch].max()) for batch in made)
+    return 1 - used / slots if slots else 0.0
+
+
+def _cut(lengths: Ints, budget: int) -> list[int]:
+    """Where batches begin in ascending `lengths`, and the end."""
+    cut = [0]
+    while cut[-1] < len(lengths):
+        start = cut[-1]
+        most = max(1, budget // max(1, int(lengths[start])))  # no batch that begins here can hold more rows
+        window = lengths[start : start + most]
+        rows = int(np.searchsorted(window * np.arange(1, len(window) + 1), budget, side="right"))
+        cut.append(start + max(1, rows))
+    return cut

@@ -1,0 +1,193 @@
+"""One line of a data file to one record; every refusal is a DataError that names where."""
+
+import csv
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from unilmctl.errors import DataError
+
+Text = str | list[str]
+"""Raw text, or tokens that are already split."""
+
+
+class Record(NamedTuple):
+    """One example as text. `where` is "file:line"; `target` is None where the data has none."""
+
+    source: Text
+    target: Text | None
+    references: list[Text]
+    id: str | int | None
+    where: str
+
+
+class Columns(NamedTuple):
+    """The names of the fields: keys of a JSON object, or of a header row."""
+
+    source: str = "src"
+    target: str = "tgt"
+    references: str = "refs"
+
+
+def parse_line(
+    line: bytes,
+    where: str,
+    *,
+    format: str,
+    source: str = "src",
+    target: str = "tgt",
+    references: str = "refs",
+    need_target: bool = False,
+) -> Record:
+    """The record of one line without its line feed.
+
+    format: jsonl; text (the whole line is the source); tsv or csv (source, then perhaps target; no header row).
+    need_target: whether a record must have a target, or references (the first will do). DataError names `where`.
+    """
+    text = decode(line, where)
+    if format == "jsonl":
+        return from_json(text, where, Columns(source, target, references), need_target=need_target)
+    if format == "text":
+        return Record(text, None, [], None, where)
+    return from_cells(CELLS[format](text, where), where, None, need_target=need_target)
+
+
+def decode(line: bytes, where: str, errors: str = "strict") -> str:
+    """A line's text: UTF-8, one carriage return at the end stripped, no NUL."""
+    line = line.removesuffix(b"\r")
+    if b"\0" in line:
+        raise DataError(
+            f"{where}: holds a NUL byte", "the file is not UTF-8 text: `iconv -f UTF-16 -t UTF-8` may mend it"
+        )
+    try:
+        return line.decode("utf-8", errors)
+    except UnicodeDecodeError as error:
+        wrong = f"byte 0x{line[error.start]:02x} at column {error.start + 1}"
+        raise DataError(
+            f"{where}: not UTF-8 ({wrong})", "convert the file with `iconv -t UTF-8`, or use on_bad_line: replace"
+        ) from error
+
+
+def from_json(text: str, where: str, columns: Columns, *, need_target: bool) -> Record:
+    """The record of one JSON object."""
+    if not text.strip():
+        raise DataError(f"{where}: the line is empty", "use on_bad_line: skip to pass over such lines")
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"{where}: not valid JSON: {reason[:100]}{column}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: a JSON object was expected, not {_name(value)}", '{"src": "...", "tgt": "..."}')
+    source = _field(value, columns.source, where)
+    if source is None:
+        raise _missing(columns.source, where, list(value))
+    target = _field(value, columns.target, where)
+    listed = _references(value, columns.references, where)
+    if need_target and target is None and not listed:
+        raise _missing(columns.target, where, list(value))
+    return Record(source, target, listed, _id(value, where), where)
+
+
+def from_cells(cells: list[str], where: str, header: dict[str, int] | None, *, need_target: bool) -> Record:
+    """The record of one TSV or CSV row. `header` maps source and target to their columns; None: the first two."""
+    if header is None:
+        if not 1 + need_target <= len(cells) <= 2:
+            expected = "2 columns (source, target)" if need_target else "1 or 2 columns (source, target)"
+            raise DataError(
+                f"{where}: {expected} were expected, the row has {len(cells)}", "a header row names columns"
+            )
+        header = {"source": 0, "target": 1} if len(cells) == 2 else {"source": 0}
+    last = max(header.values())
+    if last >= len(cells):
+        raise DataError(f"{where}: the row has {len(cells)} columns, the header says at least {last + 1}")
+    target = cells[header["target"]] if "target" in header else None
+    return Record(_sound(cells[header["source"]], "source", where), target, [], None, where)
+
+
+def split_tsv(text: str, where: str) -> list[str]:
+    """Cells of a TSV row: no quoting, a tab always separates."""
+    return text.split("\t")
+
+
+def split_csv(text: str, where: str) -> list[str]:
+    """Cells of a CSV row (RFC 4180: quoted cells may hold commas, doubled quotes and line feeds)."""
+    try:
+        rows = list(csv.reader([text], strict=True))
+    except csv.Error as error:
+        raise DataError(f"{where}: not valid CSV: {error}") from error
+    return rows[0] if rows else [""]
+
+
+CELLS: dict[str, Callable[[str, str], list[str]]] = {"tsv": split_tsv, "csv": split_csv}
+
+
+def _field(value: dict[str, Any], name: str, where: str) -> Text | None:
+    """Text or token list under `name`; None when absent or null."""
+    found = value.get(name)
+    return None if found is None else _text(found, name, where)
+
+
+def _references(value: dict[str, Any], name: str, where: str) -> list[Text]:
+    """All references under `name`; null ones are left out."""
+    found = value.get(name)
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        raise DataError(f"{where}: {name!r} must be a list of texts, not {_name(found)}")
+    return [_text(one, name, where) for one in found if one is not None]
+
+
+def _text(value: object, name: str, where: str) -> Text:
+    if isinstance(value, str):
+        return _sound(value, name, where)
+    if isinstance(value, list) and all(isinstance(token, str) for token in value):
+        for token in value:
+            _sound(token, name, where)
+        return value
+    raise DataError(f"{where}: {name!r} must be text or a list of tokens, not {_name(value)}")
+
+
+def _sound(text: str, name: str, where: str) -> str:
+    """`text`, unless it holds what no tokenizer takes."""
+    if "\0" in text:
+        raise DataError(f"{where}: {name!r} holds a NUL character")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            code = f"U+{ord(text[error.start]):04X}"
+            raise DataError(
+                f"{where}: {name!r} holds half of a surrogate pair ({code})", "use on_bad_line: replace to mend it"
+            ) from error
+    return text
+
+
+def _id(value: dict[str, Any], where: str) -> str | int | None:
+    found = value.get("id")
+    if found is None or (isinstance(found, str | int) and not isinstance(found, bool)):
+        return found
+    raise DataError(f"{where}: 'id' must be text or a whole number, not {_name(found)}")
+
+
+def _missing(name: str, where: str, present: list[str]) -> DataError:
+    has = f"the line has {', '.join(repr(key) for key in present[:8])}" if present else "the object is empty"
+    return DataError(f"{where}: {name!r} is missing", f"{has}; the recipe's data section names the fields")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _name(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), "null")

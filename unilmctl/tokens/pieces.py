@@ -1,0 +1,72 @@
+"""SentencePiece, through the `sentencepiece` library."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sentencepiece
+
+BLANK = "\u2581"  # ▁, how a SentencePiece vocabulary writes a blank
+
+
+class PieceEngine:
+    """An engine over one SentencePiece model.
+
+    fairseq: the ids of XLM-R: `<s> <pad> </s> <unk>` first, every other piece one further than in the model file,
+    and `<mask>` after the last one.
+    """
+
+    kind = "sentencepiece"
+
+    def __init__(self, model: bytes, files: dict[str, bytes], *, fairseq: bool) -> None:
+        self.files = files
+        self._open(model, fairseq)
+
+    def _open(self, model: bytes, fairseq: bool) -> None:
+        self._model, self._fairseq = model, fairseq
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        pieces = [str(self._processor.id_to_piece(i)) for i in range(self._processor.vocab_size())]
+        self.vocabulary = pieces
+        self._ids = list(range(len(pieces)))  # the model file's id -> ours
+        if fairseq:
+            self.vocabulary = ["<s>", "<pad>", "</s>", "<unk>", *pieces[3:], "<mask>"]
+            self._ids = [3, 0, 2, *(i + 1 for i in range(3, len(pieces)))]
+        byte_names = [f"<0x{value:02X}>" for value in range(256)]
+        where = {piece: i for i, piece in enumerate(self.vocabulary)}
+        self._bytes = [where[name] for name in byte_names] if all(name in where for name in byte_names) else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"files": self.files, "model": self._model, "fairseq": self._fairseq}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.files = state["files"]
+        self._open(state["model"], state["fairseq"])
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of every text."""
+        encoded = self._processor.encode(list(texts))
+        ours = self._ids
+        return [
+            self._spelled(text) if self._bytes and BLANK in text else [ours[i] for i in ids]
+            for text, ids in zip(texts, encoded, strict=True)
+        ]
+
+    def _spelled(self, text: str) -> list[int]:
+        """Ids of a text that holds a literal ▁, which the model would take for a blank: it is spelled in bytes."""
+        first, *rest = ([self._ids[i] for i in ids] for ids in self._processor.encode(text.split(BLANK)))
+        for segment in rest:
+            first += self._in_bytes(BLANK)
+            if segment:  # its first piece begins with the blank that every text is given: spell that piece without it
+                first += self._in_bytes(self.vocabulary[segment[0]][1:].replace(BLANK, " ")) + segment[1:]
+        return first
+
+    def _in_bytes(self, text: str) -> list[int]:
+        assert self._bytes is not None
+        return [self._bytes[value] for value in text.encode()]
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """The text that `tokens` spell."""
+        return str(self._processor.decode_pieces(list(tokens)))
+
+    def content(self) -> bytes:
+        """The model file, and how its ids are numbered."""
+        return (b"fairseq" if self._fairseq else b"plain") + self._model

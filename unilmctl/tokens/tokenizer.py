@@ -1,0 +1,132 @@
+"""The one Tokenizer of the house: an engine, its roles, and the way back to text."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from unilmctl.errors import DataError, ModelError, WriteError
+from unilmctl.tokens.engines import Engine
+from unilmctl.tokens.loading import open_engine, role_names
+from unilmctl.tokens.training import train_engine
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Ids of the five tokens that a model cannot do without."""
+
+    pad: int
+    unknown: int
+    start: int
+    """[CLS] or <s>"""
+    separator: int
+    """[SEP] or </s>"""
+    mask: int
+
+
+class Tokenizer:
+    """Text to ids and back. `kind` is wordpiece, bpe or sentencepiece; `size` the number of ids.
+
+    A tokenizer pickles, so that worker processes can have it.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """ModelError when the vocabulary lacks a token for one of the roles."""
+        self._engine = engine
+        self._vocabulary = engine.vocabulary
+        self._ids = {token: i for i, token in enumerate(self._vocabulary) if token}
+        self.kind = engine.kind
+        self.size = len(self._vocabulary)
+        self.roles = Roles(**{field.name: self._role(field.name) for field in fields(Roles)})
+        self._control = frozenset({self.roles.pad, self.roles.start, self.roles.separator, self.roles.mask})
+
+    def _role(self, role: str) -> int:
+        names = role_names(self._engine.files)[role]
+        found = next((self._ids[name] for name in names if name in self._ids), None)
+        if found is None:
+            raise ModelError(f"the vocabulary has no {role} token ({' or '.join(names)})")
+        return found
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without special tokens. DataError when it holds half of a surrogate pair."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of every text; much faster than one by one. DataError as in `encode`."""
+        try:
+            encoded = self._engine.encode_batch(texts)
+        except (TypeError, RuntimeError, UnicodeError):
+            _refuse_surrogates(texts)
+            raise
+        return [ids if self._control.isdisjoint(ids) else self._plain(ids) for ids in encoded]
+
+    def _plain(self, ids: list[int]) -> list[int]:
+        """`ids` of a text in which a control token was recognised all the same: it becomes unknown."""
+        return [self.roles.unknown if i in self._control else i for i in ids]
+
+    def encode_tokens(self, tokens: Sequence[str]) -> list[int]:
+        """Ids of ready-made tokens; what the vocabulary lacks is `roles.unknown`."""
+        return [self._ids.get(token, self.roles.unknown) for token in tokens]
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """The token of every id; an id beyond the vocabulary reads as the unknown token."""
+        unknown = self._vocabulary[self.roles.unknown]
+        return [self._vocabulary[i] if 0 <= i < self.size else unknown for i in ids]
+
+    def token_id(self, token: str) -> int | None:
+        """The id of one token, None when the vocabulary lacks it."""
+        return self._ids.get(token)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`. Padding, start, separator and mask are dropped; an unknown token stays to be seen."""
+        return self.join(self.tokens(i for i in ids if i not in self._control))
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """The text that ready-made tokens spell (WordPiece: also tokens outside the vocabulary)."""
+        return self._engine.join(tokens)
+
+    def fingerprint(self) -> str:
+        """sha256 over everything that changes the ids of a text."""
+        digest = hashlib.sha256(f"{self.kind}\0{self.roles}\0".encode())
+        digest.update(self._engine.content())
+        return digest.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into `folder`, under the names that `transformers` reads."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, content in sorted(self._engine.files.items()):
+                (folder / name).write_bytes(content)
+        except OSError as error:
+            raise WriteError(f"cannot write {folder}: {error.strerror or error}") from error
+
+    @staticmethod
+    def load(folder: Path) -> "Tokenizer":
+        """The tokenizer of a model folder. ModelError when it has none, or a broken one."""
+        engine = open_engine(folder)
+        try:
+            return Tokenizer(engine)
+        except ModelError as error:
+            raise ModelError(f"{folder}: {error.message}", error.hint) from error
+
+
+def train(texts: Iterable[str], *, kind: str, size: int, lowercase: bool = False) -> Tokenizer:
+    """A tokenizer with a vocabulary of at most `size` entries learnt from `texts`; the same texts give the same one.
+
+    kind: wordpiece, bpe (byte-level) or sentencepiece (unigram). DataError when the texts are empty or too rich for
+    `size`, and for half a surrogate pair.
+    """
+    return Tokenizer(train_engine(texts, kind=kind, size=size, lowercase=lowercase))
+
+
+def _refuse_surrogates(texts: Sequence[str]) -> None:
+    """DataError for the first text that holds a code point which UTF-8 cannot write."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            code = f"U+{ord(text[error.start]):04X}"
+            raise DataError(
+                f"text holds half of a surrogate pair ({code} at character {error.start + 1})",
+                "the text was cut in the middle of an emoji, or written with a broken \\u escape",
+            ) from error

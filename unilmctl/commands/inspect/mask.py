@@ -59,8 +59,9 @@ def run(  # noqa: PLR0913 - the options of the command
     """Draws the row that `objective` makes of the text (`text`, or `source` and `target`).
 
     `model` is a folder whose tokenizer cuts the text; `rate` replaces the objective's own share of predicted tokens,
-    which is small for a short text. The picture is written to `output` (.svg or .png) if one is named; `.text` of the report is the picture in characters, or one JSON object. UsageError for a wrong choice, ModelError
-    for a wrong folder, WriteError where nothing can be written.
+    which is small for a short text. The picture is written to `output` (.svg or .png) if one is named; `.text` of the
+    report is the picture in characters, or one JSON object. UsageError for a wrong choice, ModelError for a wrong
+    folder, WriteError where nothing can be written.
     """
     _check_text(objective, source, target, text)
     _check_options(rate, output)

@@ -64,7 +64,7 @@ def emit(text: str) -> None:
 def table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, title: str | None = None) -> None:
     """A table on standard output: drawn on a terminal, elsewhere columns parted by two blanks. Numbers stand right."""
     texts = [[_cell(value) for value in row] for row in rows]
-    numeric = [all(not isinstance(row[column], str) for row in rows) for column in range(len(headers))]
+    numeric = [all(_is_number(row[column]) for row in texts) for column in range(len(headers))]
     if sys.stdout.isatty():
         _draw(headers, texts, numeric, title)
         return
@@ -188,6 +188,10 @@ def _stderr() -> Console:
 def _labelled(label: str, style: str, message: str) -> None:
     line = Text.assemble((f"{label}:", style), " ", message)
     _stderr().print(line, highlight=False, soft_wrap=True)
+
+
+def _is_number(text: str) -> bool:
+    return text == "-" or text.lstrip("+-").replace(",", "").replace(".", "", 1).isdigit()
 
 
 def _cell(value: Cell) -> str:

@@ -1,0 +1,61 @@
+"""The command line: its signatures are in `signatures`, and this page is the only place where the program ends.
+
+`main` turns a user's mistake into one plain line, a hint and an exit code; what is not a user's mistake is a bug and
+keeps its traceback.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from unilmctl.cli.signatures import app
+from unilmctl.errors import OutOfMemory, UsageError, UserError, WriteError
+
+__all__ = ["app", "as_mistake", "main", "run"]
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+
+def main() -> None:
+    """Runs the command line and ends the process with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line; gives its exit code, with a user's mistake already shown on standard error."""
+    try:
+        outcome = app(list(arguments), prog_name="unilmctl", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has left; Python must not complain when it flushes at its own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        mistake = as_mistake(error)
+        if mistake is None or os.environ.get("UNILMCTL_DEBUG"):
+            raise
+        from unilmctl import console
+
+        console.error(mistake)
+        return mistake.exit_code
+    return outcome if isinstance(outcome, int) else 0
+
+
+def as_mistake(error: Exception) -> UserError | None:
+    """What a person is told about this exception; None when it is a bug."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "unilmctl"
+        return UsageError(" ".join(error.format_message().split()), f"{command} --help shows what it takes")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
+        return OutOfMemory("not enough memory", "lower batch_tokens (--batch-tokens), the beam or the lengths")
+    if isinstance(error, OSError) and error.errno is not None:
+        return WriteError(f"{error.filename or 'input or output'}: {error.strerror}")
+    return None

@@ -1,0 +1,86 @@
+"""What each option is called and says; `signatures` tells which command takes which.
+
+Options of the search have no default here: what is not given keeps what the recipe and the model folder say. The
+usual value stands in brackets.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+Format = Literal["auto", "text", "jsonl", "tsv", "csv"]
+BadLine = Literal["fail", "skip", "replace"]
+Objective = Literal["pseudo", "masked", "causal"]
+Number = Literal["auto", "float32", "bfloat16", "int8"]
+Kind = Literal["beam", "greedy", "sample", "s2s-ft"]
+Divisor = Literal["penalty", "average", "none"]
+Texts = list[str] | None
+
+# Recipes
+RecipeName = Annotated[str, Argument(metavar="RECIPE", help="A recipe file, or the name of a built-in one.")]
+Settings = Annotated[Texts, Option("--set", metavar="KEY=VALUE", help="Overrides a key: finetune.steps=9. Repeatable.")]
+CopyTo = Annotated[Path, Argument(metavar="DEST", help="File or folder; nothing is overwritten.")]
+Fresh = Annotated[bool, Option("--fresh", help="Starts over instead of going on where it stopped.")]
+
+# Lines in, lines out
+Input = Annotated[str, Argument(metavar="INPUT", help="File of lines or JSON lines; - is standard input.")]
+InputFormat = Annotated[Format, Option("--input-format", help="Format of the input.")]
+OnBadLine = Annotated[BadLine, Option("--on-bad-line", help="What a line that cannot be read does.")]
+Output = Annotated[Path | None, Option("--output", metavar="FILE", help="Output file. [standard output]")]
+Json = Annotated[bool, Option("--json", help="JSON instead of text.")]
+ModelFolder = Annotated[
+    Path | None, Option("--model", metavar="FOLDER", help="Model folder, or run folder (its best model). [runs/latest]")
+]
+ObjectiveName = Annotated[Objective | None, Option("--objective", help="How the model predicts. [the model's own]")]
+Prefix = Annotated[str | None, Option("--prefix", metavar="TEXT", help="Every output begins with this.")]
+FromRecipe = Annotated[str | None, Option("--recipe", metavar="RECIPE", help="Takes its generate section.")]
+Dtype = Annotated[Number | None, Option("--dtype", help="Number format of the weights. [auto]")]
+BatchTokens = Annotated[int | None, Option("--batch-tokens", min=16, metavar="N", help="Tokens worked on at a time.")]
+Workers = Annotated[int | None, Option("--workers", min=1, metavar="N", help="Processes that share the work.")]
+
+# The search
+Search = Annotated[Kind | None, Option("--search", help="Kind of search. [beam]")]
+Beam = Annotated[int | None, Option("--beam", min=1, metavar="N", help="Hypotheses that are kept. [5]")]
+Nbest = Annotated[int | None, Option("--nbest", min=1, metavar="N", help="Hypotheses that are given out. [1]")]
+LengthPenalty = Annotated[
+    float | None, Option("--length-penalty", metavar="A", help="Scores are divided by ((5+n)/6)^A. [0]")
+]
+LengthNormalization = Annotated[Divisor | None, Option("--length-normalization", help="What divides scores. [penalty]")]
+MinLength = Annotated[int | None, Option("--min-length", min=0, metavar="N", help="Fewest tokens. [0]")]
+MaxLength = Annotated[int | None, Option("--max-length", min=1, metavar="N", help="Most tokens. [the model's own]")]
+NoRepeatNgram = Annotated[
+    int | None, Option("--no-repeat-ngram", min=0, metavar="N", help="No n-gram of this size twice. [0: allowed]")
+]
+NoRepeatIgnore = Annotated[
+    Texts, Option("--no-repeat-ignore", metavar="TOKEN", help="May be part of a repeated n-gram. Repeatable.")
+]
+Forbid = Annotated[Texts, Option("--forbid", metavar="TOKEN", help="Is never written. Repeatable.")]
+Temperature = Annotated[float | None, Option("--temperature", metavar="T", help="Sampling: divides logits. [1]")]
+TopK = Annotated[int | None, Option("--top-k", min=1, metavar="K", help="Sampling: only the K likeliest. [all]")]
+TopP = Annotated[
+    float | None, Option("--top-p", min=0, max=1, metavar="P", help="Sampling: only the likeliest of mass P. [all]")
+]
+Seed = Annotated[int | None, Option("--seed", min=0, metavar="N", help="Sampling: seed. [1]")]
+
+# Scores
+Hypotheses = Annotated[str, Argument(metavar="HYPOTHESES", help="Output of generate; - is standard input.")]
+References = Annotated[list[Path], Argument(metavar="REFERENCES...", help="Files of text or JSON lines, line by line.")]
+Metric = Annotated[Texts, Option("--metric", metavar="NAME", help="bleu, chrf, rouge, exact_match, ... Repeatable.")]
+Task = Annotated[str | None, Option("--task", metavar="NAME", help="Metrics and text as a published table has them.")]
+Compare = Annotated[Path | None, Option("--compare", metavar="OTHER", help="Other hypotheses: a paired test.")]
+Language = Annotated[str, Option("--language", metavar="CODE", help="Language of the text.")]
+Lowercase = Annotated[bool, Option("--lowercase", help="Lower-cases both sides first.")]
+Tokenize = Annotated[str | None, Option("--tokenize", metavar="NAME", help="Tokenizer of BLEU, named as in sacrebleu.")]
+Sources = Annotated[Path | None, Option("--sources", metavar="FILE", help="Sources, for tasks that group by them.")]
+Exceptions = Annotated[Path | None, Option("--exceptions", metavar="FOLDER", help="WordNet .exc files, for rouge155.")]
+Confidence = Annotated[bool, Option("--confidence/--no-confidence", help="95 % intervals.")]
+
+# Pictures
+Objectives = Annotated[str, Option("--objective", metavar="NAME", help="Whose row and mask.")]
+SourceText = Annotated[str, Argument(metavar="TEXT", help="Source, or the only text of a pre-training objective.")]
+TargetText = Annotated[str | None, Argument(metavar="TARGET", help="Target text.")]
+Vocabulary = Annotated[Path | None, Option("--model", metavar="FOLDER", help="Cuts the text as this model does.")]
+Rate = Annotated[float | None, Option("--rate", min=0, max=1, help="Share of predicted tokens. [the objective's own]")]
+PictureFile = Annotated[Path | None, Option("--output", metavar="FILE", help="Picture as well: .svg or .png.")]
+DrawSeed = Annotated[int, Option("--seed", min=0, metavar="N", help="Seed of what the objective draws.")]

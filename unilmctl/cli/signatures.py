@@ -1,0 +1,332 @@
+"""Every signature of the command line, on one page.
+
+A command here parses and calls one plain `run(...)`, imported inside the function so that `--help` answers at once and
+never loads torch. What the options are called and say is in `options`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unilmctl import __version__
+from unilmctl.cli import options as o
+
+app = typer.Typer(
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Turns BERT-type encoders into text generators: convert, fine-tune, generate, score, evaluate.",
+)
+recipes_app = typer.Typer(help="Lists, shows, copies, checks recipes.")
+inspect_app = typer.Typer(help="Shows masks, models, stores and runs.")
+app.add_typer(recipes_app, name="recipes")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"unilmctl {__version__}")
+        raise typer.Exit
+
+
+def _need_command(context: typer.Context) -> None:
+    """Shows the help on standard error when no command follows: a script that forgot it must notice."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+def _given(**options: object) -> dict[str, Any]:
+    """The options that were given: the others keep what recipe and model folder say."""
+    return {name: value for name, value in options.items() if value is not None and value != []}
+
+
+@app.callback(invoke_without_command=True)
+def everywhere(
+    context: typer.Context,
+    *,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No messages, no progress; errors only.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")] = False,
+) -> None:
+    """Options that stand before the command."""
+    if quiet:
+        from unilmctl import console
+
+        console.configure(quiet=True)
+    _need_command(context)
+
+
+@app.command()
+def preprocess(recipe: o.RecipeName, *, settings: o.Settings = None, workers: o.Workers = None) -> None:
+    """Text into token stores. Finetune does it by itself when they are missing or stale."""
+    from unilmctl.commands import preprocess as command
+
+    command.run(recipe=recipe, settings=settings or [], workers=workers)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Checkpoint file or folder, or hf:NAME.")],
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="Model folder to write; it must not exist.")],
+    *,
+    config: Annotated[Path | None, typer.Option("--config", help="config.json, when it is not beside SOURCE.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option("--tokenizer", help="Folder or file of the vocabulary.")] = None,
+    positions: Annotated[int | None, typer.Option("--positions", min=4, help="Positions, by tiling.")] = None,
+    segments: Annotated[int | None, typer.Option("--segments", min=1, help="Segment types, by copying.")] = None,
+    keep_vocabulary: Annotated[Path | None, typer.Option("--keep-vocabulary", help="File of tokens to keep.")] = None,
+    objective: o.ObjectiveName = None,
+    as_json: o.Json = False,
+) -> None:
+    """A checkpoint into a model folder. Reports what was loaded, resized, missing and left over."""
+    from unilmctl.commands import convert as command
+
+    command.run(
+        source=source,
+        destination=destination,
+        config=config,
+        tokenizer=tokenizer,
+        positions=positions,
+        segments=segments,
+        keep_vocabulary=keep_vocabulary,
+        objective=objective,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def finetune(recipe: o.RecipeName, *, settings: o.Settings = None, fresh: o.Fresh = False) -> None:
+    """Trains the recipe's model. Started again, it goes on where it stopped."""
+    from unilmctl.commands import finetune as command
+
+    command.run(recipe=recipe, settings=settings or [], fresh=fresh)
+
+
+@app.command()
+def generate(
+    source: o.Input = "-",
+    *,
+    model: o.ModelFolder = None,
+    output: o.Output = None,
+    as_json: o.Json = False,
+    input_format: o.InputFormat = "auto",
+    on_bad_line: o.OnBadLine = "fail",
+    recipe: o.FromRecipe = None,
+    settings: o.Settings = None,
+    objective: o.ObjectiveName = None,
+    prefix: o.Prefix = None,
+    search: o.Search = None,
+    beam: o.Beam = None,
+    nbest: o.Nbest = None,
+    length_penalty: o.LengthPenalty = None,
+    length_normalization: o.LengthNormalization = None,
+    min_length: o.MinLength = None,
+    max_length: o.MaxLength = None,
+    no_repeat_ngram: o.NoRepeatNgram = None,
+    no_repeat_ignore: o.NoRepeatIgnore = None,
+    forbid: o.Forbid = None,
+    temperature: o.Temperature = None,
+    top_k: o.TopK = None,
+    top_p: o.TopP = None,
+    seed: o.Seed = None,
+    dtype: o.Dtype = None,
+    batch_tokens: o.BatchTokens = None,
+    workers: o.Workers = None,
+) -> None:
+    """One line out for every line in, in order: text, or JSON with scores."""
+    from unilmctl.commands import generate as command
+
+    asked = _given(
+        search=search, beam=beam, nbest=nbest, length_penalty=length_penalty, length_normalization=length_normalization,
+        min_length=min_length, max_length=max_length, no_repeat_ngram=no_repeat_ngram, dtype=dtype,
+        no_repeat_ignore=no_repeat_ignore, forbid=forbid, temperature=temperature, top_k=top_k, top_p=top_p,
+        seed=seed, batch_tokens=batch_tokens, workers=workers,
+    )  # fmt: skip
+    command.run(
+        source=source,
+        model=model,
+        output=output,
+        as_json=as_json,
+        input_format=input_format,
+        on_bad_line=on_bad_line,
+        recipe=recipe,
+        settings=settings or [],
+        objective=objective,
+        prefix=prefix,
+        options=asked,
+    )
+
+
+@app.command()
+def score(
+    source: o.Input = "-",
+    *,
+    model: o.ModelFolder = None,
+    output: o.Output = None,
+    as_json: o.Json = False,
+    input_format: o.InputFormat = "auto",
+    on_bad_line: o.OnBadLine = "fail",
+    objective: o.ObjectiveName = None,
+    dtype: o.Dtype = None,
+    batch_tokens: o.BatchTokens = None,
+) -> None:
+    """Log-probability of given targets. It is the score that generate prints for them."""
+    from unilmctl.commands import score as command
+
+    command.run(
+        source=source,
+        model=model,
+        output=output,
+        as_json=as_json,
+        input_format=input_format,
+        on_bad_line=on_bad_line,
+        objective=objective,
+        options=_given(dtype=dtype, batch_tokens=batch_tokens),
+    )
+
+
+@app.command()
+def evaluate(
+    hypotheses: o.Hypotheses,
+    references: o.References,
+    *,
+    metric: o.Metric = None,
+    task: o.Task = None,
+    compare: o.Compare = None,
+    sources: o.Sources = None,
+    language: o.Language = "en",
+    lowercase: o.Lowercase = False,
+    tokenize: o.Tokenize = None,
+    exceptions: o.Exceptions = None,
+    confidence: o.Confidence = True,
+    as_json: o.Json = False,
+) -> None:
+    """Scores with signatures and intervals."""
+    from unilmctl.commands import evaluate as command
+
+    command.run(
+        hypotheses=hypotheses,
+        references=references,
+        metrics=metric or [],
+        task=task,
+        compare=compare,
+        sources=sources,
+        language=language,
+        lowercase=lowercase,
+        tokenize=tokenize,
+        exceptions=exceptions,
+        confidence=confidence,
+        as_json=as_json,
+    )
+
+
+@inspect_app.callback(invoke_without_command=True)
+def inspect(context: typer.Context) -> None:
+    """Shows masks, models, stores and runs."""
+    _need_command(context)
+
+
+app.add_typer(inspect_app, name="inspect")
+
+
+@inspect_app.command("mask")
+def inspect_mask(
+    text: o.SourceText,
+    target: o.TargetText = None,
+    *,
+    objective: o.Objectives = "pseudo",
+    model: o.Vocabulary = None,
+    rate: o.Rate = None,
+    seed: o.DrawSeed = 1,
+    output: o.PictureFile = None,
+    as_json: o.Json = False,
+) -> None:
+    """Who sees whom, for an objective and your own text."""
+    from unilmctl import console
+    from unilmctl.commands.inspect import mask as command
+
+    report = command.run(
+        objective=objective,
+        source=text,
+        target=target,
+        model=model,
+        output=output,
+        rate=rate,
+        seed=seed,
+        json_output=as_json,
+    )
+    console.emit(report.text.rstrip("\n"))
+
+
+@inspect_app.command("model")
+def inspect_model(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Model folder or run folder.")],
+    *,
+    as_json: o.Json = False,
+) -> None:
+    """Parameters, shapes and sha256 of a model."""
+    from unilmctl.commands.inspect import model as command
+
+    command.run(folder=folder, as_json=as_json)
+
+
+@inspect_app.command("store")
+def inspect_store(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Token store, or run folder.")],
+    *,
+    as_json: o.Json = False,
+) -> None:
+    """Counts and lengths of a token store."""
+    from unilmctl.commands.inspect import store as command
+
+    command.run(folder=folder, as_json=as_json)
+
+
+@inspect_app.command("run")
+def inspect_run(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Run folder.")],
+    *,
+    as_json: o.Json = False,
+) -> None:
+    """Curves of a run: loss and scores."""
+    from unilmctl.commands.inspect import run as command
+
+    command.run(folder=folder, as_json=as_json)
+
+
+@recipes_app.callback(invoke_without_command=True)
+def recipes(context: typer.Context) -> None:
+    """Lists, shows, copies, checks recipes; alone, it lists them."""
+    if context.invoked_subcommand is None:
+        recipes_list()
+
+
+@recipes_app.command("list")
+def recipes_list() -> None:
+    """The built-in recipes, a line each."""
+    from unilmctl.commands import recipes as command
+
+    command.run_list()
+
+
+@recipes_app.command("show")
+def recipes_show(recipe: o.RecipeName, *, settings: o.Settings = None) -> None:
+    """A recipe with every default written out."""
+    from unilmctl.commands import recipes as command
+
+    command.run_show(recipe=recipe, settings=settings or [])
+
+
+@recipes_app.command("copy")
+def recipes_copy(recipe: o.RecipeName, destination: o.CopyTo = Path()) -> None:
+    """Copies a built-in recipe, to be changed."""
+    from unilmctl.commands import recipes as command
+
+    command.run_copy(recipe=recipe, destination=destination)
+
+
+@recipes_app.command("check")
+def recipes_check(recipe: o.RecipeName, *, settings: o.Settings = None) -> None:
+    """Reports every mistake, and which files are absent."""
+    from unilmctl.commands import recipes as command
+
+    command.run_check(recipe=recipe, settings=settings or [])

@@ -15,10 +15,11 @@ converting     a checkpoint in any form to a model folder, with a report
 
 from unilmctl.weights.adapting import Resized
 from unilmctl.weights.assembling import HeadState, Missing
-from unilmctl.weights.card import ModelCard
+from unilmctl.weights.card import ModelCard, read_card
 from unilmctl.weights.converting import ConvertOptions, ConvertReport, convert
 from unilmctl.weights.dialects import Leftover
 from unilmctl.weights.folder import Loaded, load_model, save_model
+from unilmctl.weights.reading import Shape, read_shapes
 
 __all__ = [
     "ConvertOptions",
@@ -29,7 +30,10 @@ __all__ = [
     "Missing",
     "ModelCard",
     "Resized",
+    "Shape",
     "convert",
     "load_model",
+    "read_card",
+    "read_shapes",
     "save_model",
 ]

@@ -8,8 +8,10 @@ import json
 import re
 import tarfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -40,9 +42,31 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_safetensors(path: Path) -> Tensors:
     """Every tensor of a `.safetensors` file, on the CPU."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+
+
+class Shape(NamedTuple):
+    """A tensor as the header of a file describes it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def read_shapes(path: Path) -> list[Shape]:
+    """What the header of a `.safetensors` file lists, in the order of the names."""
+    with _opened(path) as file:
+        slices = [(name, file.get_slice(name)) for name in sorted(file.keys())]
+        return [Shape(name, tuple(one.get_shape()), str(one.get_dtype())) for name, one in slices]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; whatever is wrong with it is a ModelError."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except (SafetensorError, RuntimeError, ValueError, OverflowError) as error:

@@ -198,7 +198,7 @@ def _cell(value: Cell) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1 else f"{value:,.2f}"
+        return f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value:,.2f}"
     return f"{value:,}" if isinstance(value, int) else value
 
 

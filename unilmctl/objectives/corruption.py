@@ -71,7 +71,7 @@ SPANS: dict[str, Span] = {
 """Default of `Corruption.span` per objective that chooses spans."""
 
 ROUNDS = 4
-"""How often each unit is tried as the start of a span before giving up on the share."""
+"""How often each unit is tried as the start of a span; in the last round, of a span of one."""
 
 
 def corrupt(tokens: Ints, frame: Frame, random: np.random.Generator, corruption: Corruption) -> Ints:
@@ -149,14 +149,17 @@ def select(
     """Draws disjoint spans until they cover the share `rate` of the free tokens, and one token at least.
 
     A span is whole units, [T], and holds free tokens [T] only. The last one may exceed the share, as in UniLMv2's
-    Algorithm 1. Gives the token indices of each span in the order drawn: none where nothing is free.
+    Algorithm 1; where no more spans fit, single units make up the share. Gives the token indices of each span in the
+    order drawn: none where nothing is free.
     """
     edges = [0, *(np.flatnonzero(np.diff(units)) + 1).tolist(), len(free)]
     goal = max(1, round(rate * int(free.sum())))
     taken = bytearray((~free).tobytes())
     chosen: list[Ints] = []
     starts = np.concatenate([random.permutation(len(edges) - 1) for _ in range(ROUNDS)])
-    for start, length in zip(starts.tolist(), lengths(random, len(starts)).tolist(), strict=True):
+    sizes = lengths(random, len(starts))
+    sizes[-(len(edges) - 1) :] = 1
+    for start, length in zip(starts.tolist(), sizes.tolist(), strict=True):
         if goal <= 0:
             break
         begin, end = edges[start], edges[min(start + length, len(edges) - 1)]

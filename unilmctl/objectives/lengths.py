@@ -1,7 +1,7 @@
 """How long the row of an example will be, before it is built: what batching by token budget needs.
 
 Exact wherever the length is not drawn; where spans of several tokens are chosen (`partial`, `permuted`, `infilling`) it
-is the length at exactly the share of tokens that the objective aims at.
+is the length at exactly the share of tokens that the objective aims at, in spans of three for `infilling`.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ _LENGTHS: dict[str, Callable[[_Sizes], Ints]] = {
     "partial": lambda size: size.text + 2 * size.chosen,
     "permuted": lambda size: size.text + size.chosen,
     "permuted-compensated": lambda size: size.text + 2 * size.chosen,
-    "infilling": lambda size: size.text + size.chosen // 2,
+    "infilling": lambda size: size.text + 2 * ((size.chosen + 2) // 3),
     "infilling-in-place": lambda size: size.text + size.chosen,
     "block-diffusion": lambda size: np.where(size.second > 0, size.source + 2 * size.second, 2 * size.text - 1),
 }

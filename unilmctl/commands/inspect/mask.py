@@ -84,9 +84,9 @@ def _check_text(objective: str, source: str | None, target: str | None, text: st
         raise UsageError(f"there is no objective '{objective}'", hint)
     if text is not None and (source is not None or target is not None):
         raise UsageError("--text excludes a source and a target", "give one text, or a source and a target")
-    if not (text or source):
+    if not (text or source or "").strip():
         raise UsageError("there is no text to draw", "give one text, or a source and a target")
-    if objective in PAIRS and not target:
+    if objective in PAIRS and not (target or "").strip():
         raise UsageError(f"objective '{objective}' needs a source and a target", "give the target too")
 
 

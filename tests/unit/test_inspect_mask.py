@@ -1,0 +1,125 @@
+"""unilmctl inspect mask."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unilmctl.commands.inspect.mask import LONGEST, run
+from unilmctl.errors import ModelError, UsageError, WriteError
+from unilmctl.objectives import OBJECTIVES
+
+
+def test_a_pair_in_characters():
+    report = run(objective="causal", source="the film was 电影", target="good fun")
+    assert report.text == (
+        "causal: 9 tokens, 3 predicted\n"
+        "               012345678\n"
+        "  0 [CLS]    0 ██████···\n"
+        "  1 the      0 ██████···\n"
+        "  2 film     0 ██████···\n"
+        "  3 was      0 ██████···\n"
+        "  4 电       0 ██████···\n"
+        "  5 影       0 ██████···\n"
+        "  6 [SEP]    1 ███████··  > good\n"
+        "  7 good     2 ████████·  > fun\n"
+        "  8 fun      3 █████████  > [SEP]\n"
+    )
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_every_objective_is_drawn(objective: str):
+    report = run(objective=objective, source="a b c 电 影", target="d e f")
+    assert report.text.startswith(f"{objective}: {len(report.row)} tokens")
+    assert len(report.text.splitlines()) == len(report.row) + (2 if len(report.row) <= 10 else 3)
+    assert " > " in report.text
+
+
+@pytest.mark.parametrize("objective", sorted(set(OBJECTIVES) - {"pseudo", "masked", "causal", "seq2seq"}))
+def test_objectives_on_one_text(objective: str):
+    text = run(objective=objective, text="a b c d e f", rate=0.5)
+    assert run(objective=objective, source="a b c d e f", rate=0.5).text == text.text
+    assert text.picture.predicts
+
+
+def test_the_seed_draws_and_the_rate_sets_the_share():
+    def drawn(seed: int, rate: float | None = None) -> str:
+        return run(objective="bidirectional", text="a b c d e f g h i j", seed=seed, rate=rate).text
+
+    assert drawn(1) == drawn(1)
+    assert len({drawn(seed) for seed in range(10)}) > 1
+    assert drawn(1, rate=1).count(" > ") == 10
+
+
+def test_json():
+    report = run(objective="pseudo", source="x 电", target="y", json_output=True)
+    assert report.text.count("\n") == 1
+    found = json.loads(report.text)
+    assert set(found) == {"objective", "tokens", "positions", "segments", "time", "until", "predicts", "sees"}
+    assert found["objective"] == "pseudo"
+    assert found["tokens"][:4] == ["[CLS]", "x", "电", "[SEP]"]
+    assert found["time"] == [0, 0, 0, 0, 2, 4, 1, 3]
+    assert found["until"] == [None] * 6 + [2, 4]
+    assert found["predicts"] == [{"slot": 6, "token": "y"}, {"slot": 7, "token": "[SEP]"}]
+    assert found["sees"][0] == [0, 1, 2, 3]
+    assert found["sees"][7] == [0, 1, 2, 3, 4, 7]
+
+
+def test_segments_are_those_of_unilm_v1():
+    assert set(run(objective="left-to-right", text="a b").row.segments.tolist()) == {2}
+    assert set(run(objective="seq2seq", source="a", target="b").row.segments.tolist()) == {4, 5}
+
+
+def test_a_picture_is_written(tmp_path: Path):
+    for name, start in {"mask.svg": b"<svg", "mask.PNG": b"\x89PNG"}.items():
+        run(objective="pseudo", source="a", target="b", output=tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(start)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.PNG", "mask.svg"]
+
+
+def test_the_pieces_of_a_model_folder(tmp_path: Path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "play", "##ing", "影"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    report = run(objective="causal", source="Playing 影", target="play", model=tmp_path)
+    assert report.picture.tokens == ["[CLS]", "play", "##ing", "影", "[SEP]", "play"]
+
+
+def test_a_folder_without_a_tokenizer(tmp_path: Path):
+    with pytest.raises(ModelError, match=tmp_path.name):
+        run(objective="pseudo", source="a", target="b", model=tmp_path)
+
+
+def refusal(**options: object) -> tuple[str, str | None]:
+    with pytest.raises(UsageError) as caught:
+        run(**options)  # type: ignore[arg-type]
+    return caught.value.message, caught.value.hint
+
+
+def test_what_is_refused_and_how(tmp_path: Path):
+    pair = {"source": "a", "target": "b"}
+    assert refusal(objective="psuedo", **pair) == ("there is no objective 'psuedo'", "did you mean 'pseudo'?")
+    assert refusal(objective="xyz", **pair) == ("there is no objective 'xyz'", "one of " + ", ".join(OBJECTIVES))
+    assert refusal(objective="pseudo", source="a") == (
+        "objective 'pseudo' needs a source and a target",
+        "give the target too",
+    )
+    both = "give one text, or a source and a target"
+    assert refusal(objective="partial", text="a", **pair) == ("--text excludes a source and a target", both)
+    assert refusal(objective="partial") == ("there is no text to draw", both)
+    assert refusal(objective="partial", text="  ") == ("there is no text to draw", both)
+    assert refusal(objective="partial", text="a", rate=1.5) == (
+        "--rate 1.5: a share of tokens lies between 0 and 1",
+        None,
+    )
+    path = tmp_path / "mask.jpg"
+    assert refusal(**pair, output=path) == (f"{path}: a picture ends in .svg or .png", "name the file so")
+    long = " ".join(["word"] * LONGEST)
+    message, hint = refusal(objective="left-to-right", text=long)
+    assert message == f"a row of {LONGEST + 2} tokens is too long to draw (at most {LONGEST})"
+    assert hint == "give a shorter text"
+
+
+def test_a_picture_that_cannot_be_written(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match=r"mask\.svg"):
+        run(objective="pseudo", source="a", target="b", output=tmp_path / "file" / "mask.svg")

@@ -14,8 +14,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 quickstart: .venv/installed
 	$(BIN)/unilmctl preprocess recipes/quickstart.yaml
 	$(BIN)/unilmctl finetune recipes/quickstart.yaml
-	$(BIN)/unilmctl generate data/quickstart/test.jsonl --model runs/quickstart --output runs/quickstart/test.out
-	$(BIN)/unilmctl evaluate runs/quickstart/test.out data/quickstart/test.jsonl --metric exact_match --metric bleu --metric chrf
+	$(BIN)/unilmctl generate data/numbers/test.jsonl --model runs/quickstart --output runs/quickstart/test.out
+	$(BIN)/unilmctl evaluate runs/quickstart/test.out data/numbers/test.jsonl --metric exact_match --metric bleu --metric chrf
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --durations=5

@@ -39,6 +39,20 @@ Dtype = Annotated[Number | None, Option("--dtype", help="Number format of the we
 BatchTokens = Annotated[int | None, Option("--batch-tokens", min=16, metavar="N", help="Tokens worked on at a time.")]
 Workers = Annotated[int | None, Option("--workers", min=1, metavar="N", help="Processes that share the work.")]
 
+# Checkpoints
+Checkpoint = Annotated[str, Argument(metavar="SOURCE", help="Checkpoint file or folder, or hf:NAME.")]
+NewFolder = Annotated[Path, Argument(metavar="DEST", help="Model folder to write; it must not exist.")]
+Config = Annotated[Path | None, Option("--config", metavar="FILE", help="config.json, when it is not beside SOURCE.")]
+VocabularyOf = Annotated[Path | None, Option("--tokenizer", metavar="PATH", help="Folder or file of the vocabulary.")]
+Architecture = Annotated[str | None, Option("--architecture", metavar="NAME", help="Family, when nothing tells it.")]
+Positions = Annotated[int | None, Option("--positions", min=4, metavar="N", help="Positions, grown by tiling.")]
+Segments = Annotated[int | None, Option("--segments", min=1, metavar="N", help="Segment types, grown by copying.")]
+KeepVocabulary = Annotated[
+    Path | None, Option("--keep-vocabulary", metavar="FILE", help="Tokens to keep, one a line; the others go.")
+]
+SourceSegment = Annotated[int | None, Option("--source-segment", min=0, metavar="N", help="Segment id of sources.")]
+TargetSegment = Annotated[int | None, Option("--target-segment", min=0, metavar="N", help="Segment id of targets.")]
+
 # The search
 Search = Annotated[Kind | None, Option("--search", help="Kind of search. [beam]")]
 Beam = Annotated[int | None, Option("--beam", min=1, metavar="N", help="Hypotheses that are kept. [5]")]

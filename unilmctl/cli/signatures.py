@@ -66,15 +66,18 @@ def preprocess(recipe: o.RecipeName, *, settings: o.Settings = None, workers: o.
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Checkpoint file or folder, or hf:NAME.")],
-    destination: Annotated[Path, typer.Argument(metavar="DEST", help="Model folder to write; it must not exist.")],
+    source: o.Checkpoint,
+    destination: o.NewFolder,
     *,
-    config: Annotated[Path | None, typer.Option("--config", help="config.json, when it is not beside SOURCE.")] = None,
-    tokenizer: Annotated[Path | None, typer.Option("--tokenizer", help="Folder or file of the vocabulary.")] = None,
-    positions: Annotated[int | None, typer.Option("--positions", min=4, help="Positions, by tiling.")] = None,
-    segments: Annotated[int | None, typer.Option("--segments", min=1, help="Segment types, by copying.")] = None,
-    keep_vocabulary: Annotated[Path | None, typer.Option("--keep-vocabulary", help="File of tokens to keep.")] = None,
+    config: o.Config = None,
+    tokenizer: o.VocabularyOf = None,
+    architecture: o.Architecture = None,
+    positions: o.Positions = None,
+    segments: o.Segments = None,
+    keep_vocabulary: o.KeepVocabulary = None,
     objective: o.ObjectiveName = None,
+    source_segment: o.SourceSegment = None,
+    target_segment: o.TargetSegment = None,
     as_json: o.Json = False,
 ) -> None:
     """A checkpoint into a model folder. Reports what was loaded, resized, missing and left over."""
@@ -85,10 +88,13 @@ def convert(
         destination=destination,
         config=config,
         tokenizer=tokenizer,
+        architecture=architecture,
         positions=positions,
         segments=segments,
         keep_vocabulary=keep_vocabulary,
         objective=objective,
+        source_segment=source_segment,
+        target_segment=target_segment,
         as_json=as_json,
     )
 

@@ -31,7 +31,6 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     document = _read_chain(path, ())
     for override in overrides:
         _apply(document, override)
-    document.values.pop("extends", None)
     document.values.setdefault("run", f"runs/{path.stem}")
     recipe = _checked(document, path)
     recipe._origin = str(path)  # noqa: SLF001
@@ -119,6 +118,7 @@ def _read_chain(path: Path, chain: tuple[Path, ...]) -> Document:
     extends = document.values.get("extends")
     if not isinstance(extends, str) or not extends:
         return document
+    del document.values["extends"]
     parent = Path(os.path.normpath(path.parent / extends))
     chain = (*chain, path)
     reason = _refused_parent(parent, chain)
@@ -166,6 +166,9 @@ def _apply(document: Document, override: str) -> None:
     path = tuple(part.strip() for part in name.split("."))
     if not equals or not all(path):
         document.mistakes.append(Mistake(place, "an override is written section.key=value"))
+        return
+    if path[0] == "extends":
+        document.mistakes.append(Mistake(place, "extends is read from the file; it cannot be set"))
         return
     value, inner = syntax.parse(text, file="")
     document.mistakes += [Mistake(place, mistake.text) for mistake in inner.mistakes]

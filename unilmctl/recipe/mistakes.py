@@ -20,14 +20,15 @@ _SENTENCES = {
     "bool_type": "must be true or false",
     "string_type": "must be text (put it in quotes)",
     "path_type": "must be a path",
+    "string_pattern_mismatch": "must look like {pattern}",
     "list_type": "must be a list, such as [a, b]",
     "model_type": "must be a mapping of keys to values",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
-    "greater_than_equal": "must be at least {ge:g}",
-    "greater_than": "must be more than {gt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "less_than": "must be less than {lt:g}",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
 }
 _WITHOUT_VALUE = {"missing", "string_too_short", "too_short"}
 
@@ -65,8 +66,12 @@ def _sentence(finding: ErrorDetails) -> str:
     if kind == "literal_error":
         choices = [str(choice) for choice in _choices(finding["loc"])]
         return f"must be one of {', '.join(choices)}; got {_shown(value)}{_guess(str(value), choices)}"
-    sentence = _SENTENCES.get(kind, finding["msg"]).format(**context)
+    sentence = _SENTENCES.get(kind, finding["msg"]).format(**{key: _plain(bound) for key, bound in context.items()})
     return sentence if kind in _WITHOUT_VALUE else f"{sentence}; got {_shown(value)}"
+
+
+def _plain(bound: Any) -> Any:
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
 
 
 def _shown(value: Any) -> str:

@@ -90,7 +90,7 @@ def _vocabulary(recipe: Recipe) -> Iterator[Broken]:
 
 
 def _training(recipe: Recipe) -> Iterator[Broken]:
-    finetune, longest = recipe.finetune, recipe.tokens.max_source + recipe.tokens.max_target
+    finetune = recipe.finetune
     if finetune.warmup > finetune.steps:
         yield Broken(
             "finetune.warmup finetune.steps",
@@ -109,9 +109,6 @@ def _training(recipe: Recipe) -> Iterator[Broken]:
             "finetune.keep_best_by data.valid",
             f"'{finetune.keep_best_by}' is measured on data.valid, which is absent",
         )
-    if finetune.batch_tokens < longest:
-        text = f"a batch of {finetune.batch_tokens} tokens cannot hold the longest pair ({longest} tokens)"
-        yield Broken("finetune.batch_tokens tokens.max_source tokens.max_target", text)
 
 
 def _decoding(recipe: Recipe) -> Iterator[Broken]:

@@ -7,7 +7,9 @@ documentation; the relations between keys (warm-up within the steps, heads that 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from unilmctl.recipe.values import Criterion, Folder, Language, Metric, Share, Task, Text, Whole
 
 BASE_SHAPE: dict[str, Any] = {  # BERT-base, what is left open by a model from scratch
     "layers": 12,
@@ -19,21 +21,6 @@ BASE_SHAPE: dict[str, Any] = {  # BERT-base, what is left open by a model from s
     "relative_buckets": 0,
     "activation": "gelu",
 }
-
-
-def _whole(value: Any) -> Any:
-    """Takes `1e5` for a whole number: YAML reads it as a float, and it is how people write step counts."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Folder = Annotated[Path, Field(strict=False)]
-Whole = Annotated[int, BeforeValidator(_whole)]
-Text = Annotated[str, Field(min_length=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-Metric = Literal["bleu", "chrf", "ter", "rouge", "exact_match", "distinct", "nist", "coco_rougeL", "coqa_f1"]
-Rouge = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "coco_rougeL"]
-Criterion = Literal["loss", "bleu", "chrf", "ter", "exact_match", "nist", "coqa_f1", Rouge]
 
 
 class Section(BaseModel):
@@ -282,14 +269,14 @@ class Evaluate(Section):
     metrics: Annotated[list[Metric], Field(min_length=1)] = Field(
         default=["bleu", "rouge"], description="Scores that are computed."
     )
-    task: Literal["cnndm", "gigaword", "xsum", "squad_qg"] | None = Field(
-        default=None, description="Post-processing and scoring as the papers of this task do it."
-    )
+    task: Task | None = Field(default=None, description="Post-processing and scoring as the papers of this task do it.")
     lowercase: bool = Field(default=False, description="Lower-case hypotheses and references first.")
     tokenize: Literal["none", "13a", "intl", "char", "zh"] | None = Field(
         default=None, description="Tokenizer of BLEU, by its name in sacrebleu; null: that of the language."
     )
-    language: Literal["en", "zh"] = Field(default="en", description="Language of the text; `zh` scores characters.")
+    language: Language = Field(
+        default="en", description="Language of the text, a code such as en, de or zh; `zh` is scored by characters."
+    )
 
 
 class Recipe(Section):

@@ -168,7 +168,8 @@ def parse(text: str, *, file: str) -> tuple[Any, Document]:
         composer = _Composer(text)
         node = composer.get_single_node()
         document.mistakes += [
-            Mistake(reading.place(mark), f"tags such as '{tag}' are refused") for tag, mark in composer.tags
+            Mistake(reading.place(mark), f"the tag '{_short(tag)}' is refused: a recipe holds plain values")
+            for tag, mark in composer.tags
         ]
         value = None if node is None else reading.value(node, ())
     except yaml.MarkedYAMLError as error:
@@ -186,10 +187,16 @@ def parse(text: str, *, file: str) -> tuple[Any, Document]:
     return value, document
 
 
+def _short(tag: str) -> str:
+    return tag.replace("tag:yaml.org,2002:", "!!")
+
+
 def _reason(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or error.context or "the structure is broken"
     if r"\t" in problem:
         return "a tab cannot indent; use blanks"
+    if "<stream end>" in problem:
+        return "the text ends too early"
     if "single document" in (error.context or ""):
         return "a second document ('---'); a recipe is one"
     return problem

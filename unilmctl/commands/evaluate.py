@@ -8,6 +8,7 @@ Lines end at a line feed and nowhere else.
 import gzip
 import json
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import Any, NamedTuple
 
 from unilmctl import console
 from unilmctl import metrics as room
+from unilmctl.console import Cell
 from unilmctl.errors import DataError, UsageError
 from unilmctl.metrics import Comparison, Interval, Options, Score
 
 
 class Files(NamedTuple):
-    """What is compared with what: "-" is standard input; `other` is a second system, `sources` what was generated from."""
+    """What is compared with what: "-" is standard input; `other` is a second system, `sources` what both wrote from."""
 
     hypotheses: Path | str
     references: list[Path]
@@ -69,7 +71,7 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
 ) -> Report:
     """Score `hypotheses` against `references`, show the scores (a table, or one JSON object) and return them.
 
-    `exceptions` is WordNet's folder of irregular forms for rouge155; the rest is as in `evaluate` and `metrics.Options`.
+    `exceptions` is WordNet's folder of irregular forms for rouge155; the rest is as in `evaluate` and `Options`.
     """
     options = Options(language, lowercase=lowercase, tokenize=tokenize, exceptions=exceptions)
     files = Files(hypotheses, references, compare, sources)
@@ -125,11 +127,11 @@ def evaluate(
 
 
 def _show(report: Report) -> None:
-    scores = [[row.name, row.value, _range(row.interval), row.signature] for row in report.rows]
+    scores: list[list[Cell]] = [[row.name, row.value, _range(row.interval), row.signature] for row in report.rows]
     console.table(["metric", "score", "95 %", "signature"], scores)
     if report.comparisons:
         console.emit("")
-        tests = [
+        tests: list[list[Cell]] = [
             [row.name, row.value, row.other, row.difference, _range(row.interval), row.p_value]
             for row in report.comparisons
         ]
@@ -208,6 +210,8 @@ def _lines(path: Path | str) -> list[str]:
         content = sys.stdin.buffer.read() if path == "-" else _bytes(Path(path))
     except OSError as failure:
         raise DataError(f"{path}: {failure.strerror or failure}", "check the name of the file") from failure
+    except (EOFError, zlib.error) as failure:
+        raise DataError(f"{path}: broken compression: {failure}", "copy the file once more") from failure
     lines = content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n") if content else []
     if not lines:
         raise DataError(f"{path}: the file is empty", "give at least one line")

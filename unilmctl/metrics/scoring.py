@@ -41,8 +41,9 @@ def expand(names: Sequence[str]) -> list[str]:
     spelt: dict[str, None] = {}
     for name in names:
         if name not in GROUPS and name not in NAMES:
-            close = get_close_matches(name, [*GROUPS, *NAMES], n=1)
-            guess = f"; did you mean '{close[0]}'?" if close else ""
+            known = {other.lower(): other for other in (*GROUPS, *NAMES)}
+            close = get_close_matches(name.lower(), known, n=1)
+            guess = f"; did you mean '{known[close[0]]}'?" if close else ""
             raise UsageError(f"unknown metric '{name}'{guess}", f"use some of {', '.join([*NAMES, *GROUPS])}")
         spelt.update(dict.fromkeys(GROUPS.get(name, (name,))))
     return list(spelt)

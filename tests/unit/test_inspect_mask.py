@@ -1,6 +1,7 @@
 """unilmctl inspect mask."""
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,12 @@ def test_a_picture_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match=r"mask\.svg"):
         run(objective="pseudo", source="a", target="b", output=tmp_path / "file" / "mask.svg")
+
+
+def test_the_pictures_of_the_documentation_are_current():
+    docs = Path(__file__).parents[2] / "docs"
+    found = runpy.run_path(str(docs / "masks.py"))
+    assert set(found["PICTURES"]) == set(OBJECTIVES)
+    assert [path.name for path, drawn in found["drawn"]().items() if path.read_text("utf-8") != drawn] == []
+    page = (docs / "masks.md").read_text("utf-8")
+    assert [name for name in OBJECTIVES if f"### {name}\n\n![{name}](masks/{name}.svg)\n" not in page] == []

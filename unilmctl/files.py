@@ -5,9 +5,11 @@ holds the size and sha256 of every file in it. A crash at any moment leaves the 
 operating system refuses becomes a `WriteError` that names the path.
 """
 
+import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,7 +108,26 @@ def publish_folder(temporary: Path, final: Path) -> None:
 
 def beside_of(path: Path, purpose: str = "tmp") -> Path:
     """A hidden name next to `path`, private to this process, for what is not finished yet."""
-    return path.with_name(f".{path.name}.{purpose}-{os.getpid()}")
+    return path.with_name(f".{path.name}.{purpose}-{platform.node()}-{os.getpid()}")
+
+
+def clear_leftovers(path: Path) -> None:
+    """Remove what this process, or dead ones on this machine, left unfinished beside `path`."""
+    prefix = f".{path.name}.tmp-{platform.node()}-"
+    for left in path.parent.glob(f"{glob.escape(prefix)}*") if path.parent.is_dir() else ():
+        process = left.name.removeprefix(prefix)
+        if process == str(os.getpid()) or (process.isdecimal() and not _runs(int(process))):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks, and does nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True
 
 
 _NO_ROOM = {28, 122}  # ENOSPC, EDQUOT

@@ -3,6 +3,8 @@
     reading    files -> records; every error names file and line (no torch)
     parsing    one line -> one record (no torch)
     store      token ids on disk, memory-mapped
+    encoding   lines -> token ids cut to their limits, on all cores (no torch)
+    settings   what these rooms need to be told
     batching   which examples share a batch, and in which order: a function of (seed, epoch)
 
 Import the modules themselves: this package imports none of them, so that reading stays light.

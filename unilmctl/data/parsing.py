@@ -48,8 +48,8 @@ def parse_line(
     if format == "jsonl":
         return from_json(text, where, Columns(source, target, references), need_target=need_target)
     if format == "text":
-        return Record(text, None, [], None, where)
-    return from_cells(CELLS[format](text, where), where, None, need_target=need_target)
+        return plain(text, where)
+    return from_row(text, where, format=format, header=None, need_target=need_target)
 
 
 def decode(line: bytes, where: str, errors: str = "strict") -> str:
@@ -73,7 +73,7 @@ def from_json(text: str, where: str, columns: Columns, *, need_target: bool) -> 
     if not text.strip():
         raise DataError(f"{where}: the line is empty", "use on_bad_line: skip to pass over such lines")
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = _JSON.decode(text)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
@@ -90,8 +90,14 @@ def from_json(text: str, where: str, columns: Columns, *, need_target: bool) -> 
     return Record(source, target, listed, _id(value, where), where)
 
 
-def from_cells(cells: list[str], where: str, header: dict[str, int] | None, *, need_target: bool) -> Record:
+def plain(text: str, where: str) -> Record:
+    """The record of a line of plain text: all of it is the source."""
+    return Record(text, None, [], None, where)
+
+
+def from_row(text: str, where: str, *, format: str, header: dict[str, int] | None, need_target: bool) -> Record:
     """The record of one TSV or CSV row. `header` maps source and target to their columns; None: the first two."""
+    cells = CELLS[format](text, where)
     if header is None:
         if not 1 + need_target <= len(cells) <= 2:
             expected = "2 columns (source, target)" if need_target else "1 or 2 columns (source, target)"
@@ -103,7 +109,7 @@ def from_cells(cells: list[str], where: str, header: dict[str, int] | None, *, n
     if last >= len(cells):
         raise DataError(f"{where}: the row has {len(cells)} columns, the header says at least {last + 1}")
     target = cells[header["target"]] if "target" in header else None
-    return Record(_sound(cells[header["source"]], "source", where), target, [], None, where)
+    return Record(cells[header["source"]], target, [], None, where)
 
 
 def split_tsv(text: str, where: str) -> list[str]:
@@ -186,6 +192,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 def _name(value: object) -> str:

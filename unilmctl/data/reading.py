@@ -11,16 +11,17 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from io import BufferedReader, BytesIO, RawIOBase
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
-from unilmctl.data.parsing import CELLS, Columns, Record, Text, decode, from_cells, from_json, parse_line
+from unilmctl.data.parsing import CELLS, Columns, Record, Text, decode, from_json, from_row, parse_line, plain
 from unilmctl.errors import DataError
 
-__all__ = ["BadLine", "Columns", "Record", "Text", "parse_line", "read"]
+__all__ = ["BadLine", "Columns", "Record", "Text", "Unread", "lines_of", "parse_line", "read"]
 
 FORMATS = ("auto", "jsonl", "tsv", "csv", "text")
 POLICIES = ("fail", "skip", "replace")
@@ -35,11 +36,46 @@ Line = tuple[str, bytes]
 
 
 class BadLine(NamedTuple):
-    """A line that `on_bad_line` lets pass: what is wrong with it, and the mended record if it could be mended."""
+    """A line that `on_bad_line` lets pass, and what is wrong with it.
+
+    `replacement` is None with the policy skip; with replace it is the mended record, or an empty pair.
+    """
 
     where: str
     message: str
     replacement: Record | None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How the lines of one file become records; it pickles, so that other processes can do it."""
+
+    parse: Parser
+    policy: str
+
+    def record(self, where: str, line: bytes) -> Record | BadLine:
+        """The line's record, or what the policy makes of its error."""
+        try:
+            return self.parse(decode(line, where), where)
+        except DataError as error:
+            if self.policy == "fail":
+                raise
+            mended = _mended(where, line, self.parse) if self.policy == "replace" else None
+            return BadLine(where, error.message, mended)
+
+
+class Unread(NamedTuple):
+    """A line that is not parsed yet; `target` is the line beside it in parallel files."""
+
+    where: str
+    line: bytes
+    target: Line | None
+    reader: Reader
+
+    def record(self) -> Record | BadLine:
+        """Parse it; DataError as the policy says."""
+        source = self.reader.record(self.where, self.line)
+        return source if self.target is None else _with_target(source, self.reader.record(*self.target))
 
 
 def read(
@@ -58,47 +94,60 @@ def read(
     format: auto (by suffix, then by the first byte), jsonl, tsv, csv, or text: sources in `files`, targets line by line
     in `target_files`. TSV and CSV have a header row if one of its cells is called `source`, and two columns otherwise.
     need_target: a record without target and references is an error. on_bad_line: fail raises the DataError; skip and
-    replace give a BadLine, with `replace` mended where that is possible (broken UTF-8 and half surrogate pairs become
-    U+FFFD). A file that cannot be read at all is a DataError under every policy.
+    replace give a BadLine. A file that cannot be read at all is a DataError under every policy.
     """
+    columns = Columns(source, target, references)
+    for unread in lines_of(files, target_files, format=format, columns=columns, policy=on_bad_line, need=need_target):
+        yield unread.record()
+
+
+def lines_of(
+    files: Sequence[Path | str],
+    target_files: Sequence[Path | str] | None = None,
+    *,
+    format: str = "auto",
+    columns: Columns = Columns(),  # noqa: B008 - an immutable value
+    policy: str = "fail",
+    need: bool = True,
+) -> Iterator[Unread]:
+    """The lines of `files`, located but not parsed; see `read`, which parses them one after another."""
     if format not in FORMATS:
         raise DataError(f"no such data format: {format!r}", f"one of {', '.join(FORMATS)}")
-    if on_bad_line not in POLICIES:
-        raise DataError(f"on_bad_line: {on_bad_line!r} is not known", f"one of {', '.join(POLICIES)}")
+    if policy not in POLICIES:
+        raise DataError(f"on_bad_line: {policy!r} is not known", f"one of {', '.join(POLICIES)}")
     if target_files is not None and len(target_files) != len(files):
         raise DataError(f"{len(files)} files but {len(target_files)} target_files", "every source file needs its own")
-    columns = Columns(source, target, references)
     for index, file in enumerate(files):
         if target_files is not None:
-            yield from _parallel(file, target_files[index], on_bad_line)
+            yield from _parallel(file, target_files[index], policy)
         else:
-            yield from _single(file, format, columns, on_bad_line, need_target=need_target)
+            yield from _single(file, format, columns, policy, need_target=need)
 
 
-def _single(
-    file: Path | str, format: str, columns: Columns, policy: str, *, need_target: bool
-) -> Iterator[Record | BadLine]:
-    """Records of one file that holds sources and targets alike."""
-    label = label_of(file)
+def _single(file: Path | str, format: str, columns: Columns, policy: str, *, need_target: bool) -> Iterator[Unread]:
+    """Lines of one file that holds sources and targets alike."""
     with _open(file) as stream:
+        lines = _lines(label_of(file), stream)
         found = _detect(file, stream, need_target=need_target) if format == "auto" else format
-        lines = _lines(label, stream)
         if found == "jsonl":
             parse: Parser = partial(from_json, columns=columns, need_target=need_target)
         elif found == "text":
             if need_target:
-                raise DataError(f"{label}: plain text has no targets", "name the files that hold them in target_files")
-            parse = _plain
+                hint = "name the files that hold them in target_files"
+                raise DataError(f"{label_of(file)}: plain text has no targets", hint)
+            parse = plain
         else:
             lines = _csv_rows(lines) if found == "csv" else lines
             header, lines = _header(lines, found, columns, need_target=need_target)
-            parse = partial(_cells, format=found, header=header, need_target=need_target)
+            parse = partial(from_row, format=found, header=header, need_target=need_target)
+        reader = Reader(parse, policy)
         for where, line in lines:
-            yield _guarded(where, line, policy, parse)
+            yield Unread(where, line, None, reader)
 
 
-def _parallel(sources: Path | str, targets: Path | str, policy: str) -> Iterator[Record | BadLine]:
-    """Records of two files that are read side by side."""
+def _parallel(sources: Path | str, targets: Path | str, policy: str) -> Iterator[Unread]:
+    """Lines of two files that are read side by side."""
+    reader = Reader(plain, policy)
     with _open(sources) as left, _open(targets) as right:
         pairs = zip_longest(_lines(label_of(sources), left), _lines(label_of(targets), right))
         for number, (source, target) in enumerate(pairs, 1):
@@ -108,15 +157,15 @@ def _parallel(sources: Path | str, targets: Path | str, policy: str) -> Iterator
                     f"{label_of(short)}: ends after line {number - 1}, but {label_of(long)} goes on",
                     "parallel files have as many lines as one another",
                 )
-            sides = [_guarded(where, line, policy, _plain) for where, line in (source, target)]
-            yield _with_target(*sides)
+            where, line = source
+            yield Unread(where, line, target, reader)
 
 
 def _with_target(source: Record | BadLine, target: Record | BadLine) -> Record | BadLine:
-    """One record of the two lines; bad if either is, mended if both could be."""
+    """One record of two lines side by side; bad if either is."""
     left = source.replacement if isinstance(source, BadLine) else source
     right = target.replacement if isinstance(target, BadLine) else target
-    both = left._replace(target=right.source) if left is not None and right is not None else None
+    both = None if left is None or right is None else left._replace(target=right.source)
     bad = next((item for item in (source, target) if isinstance(item, BadLine)), None)
     if bad is not None:
         return bad._replace(replacement=both)
@@ -124,18 +173,11 @@ def _with_target(source: Record | BadLine, target: Record | BadLine) -> Record |
     return both
 
 
-def _guarded(where: str, line: bytes, policy: str, parse: Parser) -> Record | BadLine:
-    """The line's record, or what the policy makes of its error."""
-    try:
-        return parse(decode(line, where), where)
-    except DataError as error:
-        if policy == "fail":
-            raise
-        return BadLine(where, error.message, _mended(where, line, parse) if policy == "replace" else None)
+def _mended(where: str, line: bytes, parse: Parser) -> Record:
+    """The record of a line whose undecodable bytes, NULs and half surrogate pairs have become U+FFFD.
 
-
-def _mended(where: str, line: bytes, parse: Parser) -> Record | None:
-    """The record of a line whose undecodable bytes, NULs and half surrogate pairs have become U+FFFD."""
+    What is beyond repair becomes an empty pair, so that lines and records stay side by side.
+    """
     text = line.replace(b"\0", b"\xef\xbf\xbd").decode("utf-8", "replace").removesuffix("\r")
     try:
         if text.startswith("{"):
@@ -143,15 +185,7 @@ def _mended(where: str, line: bytes, parse: Parser) -> Record | None:
             text = whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return parse(text, where)
     except (DataError, ValueError, RecursionError):
-        return None  # beyond repair: the caller counts the line as bad
-
-
-def _plain(text: str, where: str) -> Record:
-    return Record(text, None, [], None, where)
-
-
-def _cells(text: str, where: str, *, format: str, header: dict[str, int] | None, need_target: bool) -> Record:
-    return from_cells(CELLS[format](text, where), where, header, need_target=need_target)
+        return Record("", "", [], None, where)
 
 
 def _header(
@@ -203,10 +237,15 @@ def _open(file: Path | str) -> Iterator[BufferedReader]:
     try:
         stream = path.open("rb")
     except OSError as error:
-        reason = {FileNotFoundError: "no such file", IsADirectoryError: "is a folder, not a file"}
-        raise DataError(f"{path}: {reason.get(type(error), error.strerror or str(error))}") from error
+        raise unreadable(path, error) from error
     with stream:
         yield _unzipped(stream)
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """What to say of a data file that does not open."""
+    reason = {FileNotFoundError: "no such file", IsADirectoryError: "is a folder, not a file"}
+    return DataError(f"{path}: {reason.get(type(error), error.strerror or str(error))}")
 
 
 def _unzipped(stream: BinaryIO) -> BufferedReader:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from unilmctl.errors import DataError
-from unilmctl.files import MANIFEST, beside_of, publish_folder, write_atomically, write_errors
+from unilmctl.files import MANIFEST, beside_of, clear_leftovers, publish_folder, write_atomically, write_errors
 from unilmctl.rows import Example
 
 VERSION = 1
@@ -30,7 +30,8 @@ DTYPES: dict[str, np.dtype[Any]] = {"U16": np.dtype("<u2"), "I32": np.dtype("<i4
 class StoreWriter:
     """Writes a store in a stream; nothing is at `folder` before `close`.
 
-    `meta` is kept as it is, and is what `Store.is_stale` compares. As a context manager it closes at the end of the
+    `meta` is kept as it is, and is what `Store.is_stale` compares; `summary`, which may be set until the end, is kept
+    beside it: what there is to say about the data. As a context manager it closes at the end of the
     block, and leaves no trace after an exception.
     """
 
@@ -40,9 +41,10 @@ class StoreWriter:
         self._folder, self._fields, self._meta, self._shard_tokens = folder, tuple(fields), meta, shard_tokens
         self._temporary = beside_of(folder)
         with write_errors(self._temporary):
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            clear_leftovers(folder)
             self._temporary.mkdir(parents=True)
         self._shards: list[dict[str, Any]] = []
+        self.summary: dict[str, Any] = {}
         self._clear()
 
     def _clear(self) -> None:
@@ -87,8 +89,9 @@ class StoreWriter:
             self._flush()
         examples = sum(shard["examples"] for shard in self._shards)
         content = {"version": VERSION, "fields": self._fields, "examples": examples, "shards": self._shards}
+        content |= {"meta": self._meta, "summary": self.summary}
         with write_atomically(self._temporary / "store.json") as file:
-            file.write((json.dumps({**content, "meta": self._meta}, indent=1, ensure_ascii=False) + "\n").encode())
+            file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
         publish_folder(self._temporary, self._folder)
 
     def discard(self) -> None:
@@ -99,14 +102,15 @@ class StoreWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
+        try:
+            if kind is None:
+                self.close()
+        finally:
             self.discard()
 
 
 class Store:
-    """A written store. `meta` is what the writer was given; `folder` where it lies.
+    """A written store. `meta` and `summary` are what the writer was given; `folder` where it lies.
 
     Its arrays are views of the files: nothing is read before it is needed.
     """
@@ -115,6 +119,7 @@ class Store:
         self.folder = folder
         self.fields: tuple[str, ...] = tuple(content["fields"])
         self.meta: dict[str, Any] = content["meta"]
+        self.summary: dict[str, Any] = content["summary"]
         self._shards = [_map(folder / shard["file"]) for shard in content["shards"]]
         counts = [len(shard[f"{self.fields[0]}.offsets"]) - 1 for shard in self._shards]
         if counts != [shard["examples"] for shard in content["shards"]]:

@@ -1,12 +1,13 @@
 """WordPiece and byte-level BPE, through the `tokenizers` library; and what every engine offers."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from unilmctl.tokens.memory import Memory, splitter
 from unilmctl.tokens.words import PREFIX, join_words
 
 WORDPIECE_ROLES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -22,8 +23,9 @@ class Engine(Protocol):
     files: dict[str, bytes]
     """The files that make this engine again when they lie in a folder."""
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of every text, special tokens neither added nor recognised."""
+    @property
+    def encode_batch(self) -> Callable[[Sequence[str]], list[list[int]]]:
+        """Texts -> ids of every text, special tokens neither added nor recognised."""
         ...
 
     def join(self, tokens: Sequence[str]) -> str:
@@ -50,6 +52,8 @@ class FastEngine:
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # special tokens in a text are text
         self.vocabulary = in_order(self._tokenizer.get_vocab(with_added_tokens=True))
+        split = splitter(json.loads(definition))
+        self.encode_batch = Memory(split, self.encode_whole).encode_batch if split else self.encode_whole
 
     def __getstate__(self) -> dict[str, Any]:
         return {"kind": self.kind, "files": self.files, "definition": self._definition}
@@ -58,8 +62,8 @@ class FastEngine:
         self.kind, self.files = state["kind"], state["files"]
         self._open(state["definition"])
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of every text; the library spreads a batch over the cores."""
+    def encode_whole(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of every text, by the library alone, which spreads a batch over the cores."""
         return [one.ids for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def join(self, tokens: Sequence[str]) -> str:

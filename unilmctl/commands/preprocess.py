@@ -1,0 +1,132 @@
+"""unilmctl preprocess: the recipe's text into token stores, and what was found on the way."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from unilmctl import console, examples
+from unilmctl import recipe as recipes
+from unilmctl.errors import RecipeError
+from unilmctl.preparation import Prepared, SplitReport, prepare
+from unilmctl.recipe import Recipe
+
+BARS = 10
+WIDEST = 40
+
+
+def run(*, recipe: str | Path, settings: Sequence[str] = (), workers: int | None = None) -> Prepared:
+    """Build every store that is missing or stale, and show counts, cuts and lengths.
+
+    workers: processes that encode; None for one per core. Raises what `preparation.prepare` raises.
+    """
+    plan = recipes.load(recipe, settings)
+    write_generated(plan)
+    recipes.require_files(plan)
+    with _Watch() as watch:
+        prepared = _prepared(plan, workers, watch.tell)
+    _show(plan.store, prepared)
+    return prepared
+
+
+def write_generated(plan: Recipe) -> None:
+    """Write the built-in data that the recipe names, where its files are absent."""
+    if plan.data.generated is None:
+        return
+    files = {}
+    for name, split in recipes.splits_of(plan).items():
+        if len(split.files) != 1:
+            raise RecipeError(
+                f"{plan.origin}: data.{name}.files: built-in data is one file a split, not {len(split.files)}"
+            )
+        files[name] = split.files[0]
+    for path in examples.write_missing(plan.data.generated, files):
+        console.say(f"wrote {path}")
+
+
+def _prepared(plan: Recipe, workers: int | None, tell: Callable[[str, int, int | None], None]) -> Prepared:
+    splits = recipes.splits_of(plan)
+    tokenizer = plan.tokens.train or plan.tokenizer
+    assert tokenizer is not None, "the schema asks for one of the two"
+    return prepare(
+        folder=plan.store,
+        splits=splits,
+        limits=plan.tokens,
+        tokenizer=tokenizer,
+        on_bad_line=plan.data.on_bad_line,
+        processes=workers,
+        progress=tell,
+    )
+
+
+class _Watch(ExitStack):
+    """Shows progress: a line for every stage, until the next one begins."""
+
+    def __enter__(self) -> "_Watch":
+        self._stage, self._done = "", 0
+        return self
+
+    def tell(self, stage: str, done: int, total: int | None) -> None:
+        """`done` lines of `stage` are done."""
+        if stage != self._stage:
+            self.close()
+            self._advance = self.enter_context(console.progress(stage, total=total))
+            self._stage, self._done = stage, 0
+        self._advance(done - self._done)
+        self._done = done
+
+
+def _show(store: Path, prepared: Prepared) -> None:
+    tokenizer = prepared.tokenizer
+    learnt = "trained" if prepared.trained else "as it was"
+    console.say(f"vocabulary: {tokenizer.kind}, {tokenizer.size:,} entries, {learnt}")
+    headers = ["split", "field", "examples", "tokens", "mean", "longest", "cut", "empty", "unknown", "bad lines"]
+    rows = [row for name, report in prepared.report.items() for row in _rows(name, report)]
+    console.table(headers, rows, title=f"Token stores in {store}")
+    for name, report in prepared.report.items():
+        console.say(f"{name}: {f'built ({report.built})' if report.built else 'up to date'}")
+        for line in report.bad_lines:
+            console.warn(line)
+        for field, lengths in report.lengths.items():
+            console.emit(f"\n{name}: length of {field} before the cut, in tokens")
+            for line in histogram(lengths):
+                console.emit(line)
+
+
+def _rows(name: str, report: SplitReport) -> list[list[str | int | float]]:
+    """One row of the table per field."""
+    return [
+        [
+            name,
+            field,
+            report.examples,
+            report.tokens[field],
+            report.tokens[field] / max(1, report.examples),
+            max(lengths, default=0),
+            report.cut[field],
+            report.empty[field],
+            report.unknown[field],
+            report.bad,
+        ]
+        for field, lengths in report.lengths.items()
+    ]
+
+
+def histogram(lengths: dict[int, int]) -> list[str]:
+    """Bars of `lengths` (length -> examples): at most ten equal stretches, each a line of text."""
+    if not lengths:
+        return []
+    low, high = min(lengths), max(lengths)
+    width = max(1, math.ceil((high - low + 1) / BARS))
+    counts = [0] * ((high - low) // width + 1)
+    for length, count in lengths.items():
+        counts[(length - low) // width] += count
+    names = [
+        f"{low + i * width}-{low + (i + 1) * width - 1}" if width > 1 else f"{low + i}" for i in range(len(counts))
+    ]
+    room = max(map(len, names))
+    most = max(counts)
+    return [
+        f"{name:>{room}}  {'█' * round(WIDEST * count / most):<{WIDEST}}  {count:,}"
+        for name, count in zip(names, counts, strict=True)
+    ]

@@ -72,6 +72,7 @@ def convert(source: str, destination: Path, options: ConvertOptions | None = Non
     found = locate(source, options.config)
     raw = read_json(found.config)
     assembly = assemble(read_tensors(found.weights), raw, str(found.weights), options.architecture)
+    _refuse_broken_numbers(assembly.encoder, found.weights)
     encoder, notes = assembly.encoder, list(assembly.notes)
     tokenizer = _tokenizer(found, options)
     card = _known_card(found) or default_card(raw, assembly)
@@ -102,6 +103,12 @@ def _refuse_taken(destination: Path) -> None:
         raise UsageError(
             f"{destination}: exists, and is not an intact model folder", "remove it, or choose another destination"
         )
+
+
+def _refuse_broken_numbers(encoder: Encoder, weights: Path) -> None:
+    for name, tensor in encoder.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            raise ModelError(f"{weights}: '{name}' holds numbers that are not finite", "the checkpoint is broken")
 
 
 def _known_card(found: Source) -> ModelCard | None:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
+from unilmctl.errors import ModelError
 from unilmctl.weights.names import Family, Tensors
 
 
@@ -28,17 +30,26 @@ def normalised(tensors: Tensors, family: Family) -> tuple[Tensors, list[Leftover
     return _without_duplicates(tensors, family)
 
 
+def _renamed(tensors: Tensors, new_name: Callable[[str], str]) -> Tensors:
+    """The tensors under new names, no two of which may be the same."""
+    found: Tensors = {}
+    for name, tensor in tensors.items():
+        if new_name(name) in found:
+            raise ModelError(f"the checkpoint is ambiguous: '{new_name(name)}' is there under two names")
+        found[new_name(name)] = tensor
+    return found
+
+
 def _without_wrapper(tensors: Tensors, family: Family) -> Tensors:
     """`module.` in front of every name: left by data-parallel training."""
-    if tensors and all(name.startswith("module.") for name in tensors):
-        return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    if all(name.startswith("module.") for name in tensors):
+        return _renamed(tensors, lambda name: name.removeprefix("module."))
     return tensors
 
 
 def _modern_norms(tensors: Tensors, family: Family) -> Tensors:
     """`gamma` and `beta` are a norm's weight and bias."""
-    spelling = {"gamma": "weight", "beta": "bias"}
-    return {re.sub(r"\b(gamma|beta)$", lambda m: spelling[m[1]], name): tensor for name, tensor in tensors.items()}
+    return _renamed(tensors, lambda name: re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name)))
 
 
 def _with_prefix(tensors: Tensors, family: Family) -> Tensors:
@@ -46,7 +57,7 @@ def _with_prefix(tensors: Tensors, family: Family) -> Tensors:
     if any(name.startswith(f"{family.prefix}.") for name in tensors):
         return tensors
     bare = ("embeddings.", "encoder.", "pooler.", "embeddings_project.", "rel_pos_bias.")
-    return {f"{family.prefix}.{name}" if name.startswith(bare) else name: t for name, t in tensors.items()}
+    return _renamed(tensors, lambda name: f"{family.prefix}.{name}" if name.startswith(bare) else name)
 
 
 def _split_queries(tensors: Tensors, family: Family) -> Tensors:
@@ -55,6 +66,8 @@ def _split_queries(tensors: Tensors, family: Family) -> Tensors:
     for name, tensor in tensors.items():
         stem, _, last = name.rpartition(".self.")
         if last == "qkv_linear.weight":
+            if tensor.dim() != 2 or tensor.shape[0] % 3:
+                raise ModelError(f"'{name}' has shape {list(tensor.shape)}, which is not three matrices")
             for part, rows in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
                 found[f"{stem}.self.{part}.weight"] = rows
         elif last == "q_bias":
@@ -70,7 +83,7 @@ def _split_queries(tensors: Tensors, family: Family) -> Tensors:
 def _relative_bias(tensors: Tensors, family: Family) -> Tensors:
     """UniLM 2 keeps the relative bias inside the encoder."""
     old, new = f"{family.prefix}.encoder.rel_pos_bias.weight", f"{family.prefix}.rel_pos_bias.weight"
-    return {new if name == old else name: tensor for name, tensor in tensors.items()}
+    return _renamed(tensors, lambda name: new if name == old else name)
 
 
 DIALECTS: tuple[Callable[[Tensors, Family], Tensors], ...] = (
@@ -105,7 +118,7 @@ def _without_duplicates(tensors: Tensors, family: Family) -> tuple[Tensors, list
             tensor = kept.pop(copy)
             if original not in kept:
                 kept[original] = tensor
-            elif torch.equal(tensor, kept[original]):
+            elif _equal(tensor, kept[original]):
                 left.append(Leftover(copy, f"the same as {original}"))
             else:
                 left.append(Leftover(copy, f"differs from {original}, to which the output layer is tied here"))
@@ -113,3 +126,7 @@ def _without_duplicates(tensors: Tensors, family: Family) -> tuple[Tensors, list
         del kept[name]
         left.append(Leftover(name, "a constant that needs no storing"))
     return kept, left
+
+
+def _equal(copy: Tensor, original: Tensor) -> bool:
+    return copy.shape == original.shape and torch.equal(copy.to(original.dtype), original)

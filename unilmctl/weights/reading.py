@@ -131,6 +131,9 @@ def _state_dict(found: object, path: Path) -> Tensors:
         tensors = {k: v.detach() for k, v in found.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
         raise ModelError(f"{path}: holds no named tensors")
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise ModelError(f"{path}: '{name}' is not a dense table of numbers")
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if claimed > 2 * path.stat().st_size:  # twice: a tied table has two names
         raise ModelError(f"{path}: its tensors claim {claimed:,} bytes, more than the file can hold")
@@ -138,12 +141,12 @@ def _state_dict(found: object, path: Path) -> Tensors:
 
 
 def checked(name: str, tensor: Tensor, shape: torch.Size, where: str) -> Tensor:
-    """The tensor as float32 in storage of its own; ModelError unless it is a dense float tensor of this shape."""
+    """The tensor as float32 in storage of its own; ModelError unless it is a float tensor of this shape."""
     if tensor.shape != shape:
         raise ModelError(
             f"{where}: '{name}' has shape {list(tensor.shape)}, config.json asks for {list(shape)}",
             "the configuration belongs to another checkpoint",
         )
-    if tensor.layout != torch.strided or tensor.dtype not in FLOATS:
-        raise ModelError(f"{where}: '{name}' is {tensor.dtype} ({tensor.layout}), not a dense table of floats")
+    if tensor.dtype not in FLOATS:
+        raise ModelError(f"{where}: '{name}' is {tensor.dtype}, not a table of floats")
     return tensor.detach().to(torch.float32, copy=True).contiguous()

@@ -1,0 +1,191 @@
+"""Token ids in, hypotheses out: batches by token budget, whatever the search."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unilmctl.decoding import Decoder, Reading, Written
+from unilmctl.errors import DataError, ModelError, UsageError
+from unilmctl.generation.options import DTYPES, MAX_LENGTH, GenerateOptions
+from unilmctl.model import Encoder
+from unilmctl.objectives import DECODING
+from unilmctl.rows import Frame, Ints
+from unilmctl.search import Hypothesis, Prefix, Rules, Sampling, Scoring, beam_search, greedy, s2s_ft, sample
+from unilmctl.tokens import Roles, Tokenizer
+from unilmctl.weights import ModelCard
+
+Batch = list[tuple[int, list[Hypothesis]]]
+"""The hypotheses of some sources, best first, with the place of each source in the input."""
+
+
+class Generator:
+    """A model with its options, ready to decode.
+
+    The encoder is put into evaluation mode and the options' number format. Outside `s2s-ft` the padding, start and mask
+    tokens are never written: no model is trained to.
+    """
+
+    def __init__(self, encoder: Encoder, card: ModelCard, tokenizer: Tokenizer, options: GenerateOptions) -> None:
+        """UsageError for options that do not fit the model, ModelError for a model that cannot write."""
+        self.options = options
+        self.tokenizer = tokenizer
+        self.scoring = Scoring(
+            options.length_penalty, cast(Literal["penalty", "average", "none"], options.length_normalization)
+        )
+        self.frame = frame_of(encoder, card, tokenizer.roles, options.max_length)
+        self.rules = self._rules(tokenizer.roles)
+        if options.beam > encoder.config.vocabulary and options.search == "s2s-ft":
+            raise UsageError(f"a beam of {options.beam} is larger than the vocabulary ({encoder.config.vocabulary})")
+        self.decoder = Decoder(encoder.eval().to(DTYPES[options.dtype]), self.frame, reading_of(card))
+
+    @property
+    def longest_source(self) -> int:
+        """Most source tokens, special ones not counted, that are read; longer sources are cut at their end."""
+        lone = self.decoder.reading == "next" and self.frame.separator_in == "target"
+        return self.frame.max_source - (1 if lone else 2)
+
+    def generate(
+        self,
+        sources: Sequence[Sequence[int]],
+        *,
+        keys: Sequence[int] | None = None,
+        prefixes: Sequence[Sequence[int]] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """The hypotheses of every source, best first; an empty list where the options allow none.
+
+        Sources have no special tokens. `keys` name them for sampling (None: by their place): the same seed and key
+        give the same draws. `prefixes`: how each output must begin. DataError when a prefix leaves no room.
+        """
+        results: list[list[Hypothesis]] = [[] for _ in sources]
+        for batch in self.batches(sources, keys=keys, prefixes=prefixes):
+            for place, hypotheses in batch:
+                results[place] = hypotheses
+        return results
+
+    def batches(
+        self,
+        sources: Sequence[Sequence[int]],
+        *,
+        keys: Sequence[int] | None = None,
+        prefixes: Sequence[Sequence[int]] | None = None,
+    ) -> Iterator[Batch]:
+        """As `generate`, one batch of sources of similar length after another."""
+        for places in self._budgeted([min(len(source), self.longest_source) for source in sources]):
+            found = self._decode(
+                [np.asarray(sources[place], dtype=np.int64) for place in places],
+                [place if keys is None else keys[place] for place in places],
+                None if prefixes is None else self._prefix([prefixes[place] for place in places]),
+            )
+            yield list(zip(places, found, strict=True))
+
+    def _budgeted(self, lengths: list[int]) -> Iterator[list[int]]:
+        """Places of sources in batches of similar length, within the token budget but one source at least."""
+        own = self.options.outputs * self.rules.max_length
+        batch: list[int] = []
+        for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+            if batch and (len(batch) + 1) * (lengths[place] + 2 + own) > self.options.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(place)
+        if batch:
+            yield batch
+
+    @torch.inference_mode()
+    def _decode(self, sources: list[Ints], keys: list[int], prefix: Prefix | None) -> list[list[Hypothesis]]:
+        first, state = self.decoder.start(sources)
+        if self.options.search == "s2s-ft":
+            return self._s2s_ft(first, state, prefix)
+        step, options, rules, scoring = self.decoder.step, self.options, self.rules, self.scoring
+        if options.search == "sample":
+            sampling = Sampling(options.seed, options.temperature, options.top_k, options.top_p)
+            count = options.nbest
+            return sample(
+                first, state, step, rules, sampling=sampling, samples=count, keys=keys, scoring=scoring, prefix=prefix
+            )
+        if options.search == "greedy" or options.beam == 1:
+            return greedy(first, state, step, rules, scoring=scoring, prefix=prefix)
+        return beam_search(
+            first, state, step, rules, beam=options.beam, nbest=options.nbest, scoring=scoring, prefix=prefix
+        )
+
+    def _s2s_ft(self, first: Tensor, state: Written, prefix: Prefix | None) -> list[list[Hypothesis]]:
+        if prefix is not None:
+            raise UsageError("--search s2s-ft knows no forced beginnings", "--search beam")
+        options = self.options
+        return s2s_ft(
+            first,
+            state,
+            self.decoder.step,
+            self.rules,
+            beam=options.beam,
+            nbest=options.nbest,
+            scoring=self.scoring,
+            pad=self.frame.pad,
+        )
+
+    def _prefix(self, prefixes: list[Sequence[int]]) -> Prefix | None:
+        longest = max(map(len, prefixes))
+        if longest >= self.rules.max_length:
+            raise DataError(
+                f"a forced beginning of {longest} tokens leaves no room below max_length {self.rules.max_length}"
+            )
+        return Prefix.of([list(prefix) for prefix in prefixes])
+
+    def _rules(self, roles: Roles) -> Rules:
+        options = self.options
+        forbid = [self._token("forbid", token) for token in options.forbid]
+        if roles.separator in forbid:
+            raise UsageError("the token that ends an output cannot be forbidden")
+        if options.search != "s2s-ft":
+            forbid += [roles.pad, roles.start, roles.mask]
+        return Rules(
+            end=roles.separator,
+            max_length=self.frame.max_target,
+            min_length=options.min_length,
+            no_repeat_ngram=options.no_repeat_ngram,
+            no_repeat_ignore=tuple(self._token("no_repeat_ignore", token) for token in options.no_repeat_ignore),
+            forbid=tuple(dict.fromkeys(forbid)),
+        )
+
+    def _token(self, option: str, token: str) -> int:
+        found = self.tokenizer.token_id(token)
+        if found is None:
+            raise UsageError(f"{option}: the vocabulary has no token '{token}'")
+        return found
+
+
+def reading_of(card: ModelCard) -> Reading:
+    """How a model of this objective reads a step; ModelError for an objective that does not write."""
+    found = DECODING.get(card.objective)
+    if found is None:
+        raise ModelError(
+            f"a model trained with '{card.objective}' is not known to write",
+            f"--objective takes {', '.join(DECODING)}; or fine-tune it",
+        )
+    return cast(Reading, found)
+
+
+def frame_of(encoder: Encoder, card: ModelCard, roles: Roles, max_length: int | None) -> Frame:
+    """Special tokens and limits: targets up to `max_length` (or the card's), sources up to the positions that are left.
+
+    UsageError when they leave no room for a source.
+    """
+    positions = encoder.config.positions
+    target = max_length or min(card.max_target or MAX_LENGTH, positions // 2)
+    source = min(card.max_source or positions, positions - target)
+    if source < 3:
+        raise UsageError(
+            f"max_length {target} leaves no room for a source: the model has {positions} positions",
+            "lower --max-length, or convert the model with --positions",
+        )
+    return replace(
+        Frame(roles.pad, roles.start, roles.separator, roles.mask, encoder.config.vocabulary),
+        source_segment=card.source_segment,
+        target_segment=card.target_segment,
+        max_source=source,
+        max_target=target,
+    )

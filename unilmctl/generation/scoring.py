@@ -1,0 +1,102 @@
+"""Log-probabilities of given targets: what `generate` would have printed for them, in one full pass.
+
+A target is scored under the row that decoding computes: for `pseudo` and `masked` models every token at a [MASK] that
+sees the source and the tokens before it, for `causal` models at the token before it.
+
+Shapes: B rows, T tokens, X targets of a batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from unilmctl.errors import DataError
+from unilmctl.generation.generator import frame_of, reading_of
+from unilmctl.generation.options import DTYPES
+from unilmctl.model import Encoder
+from unilmctl.objectives import Corruption, build
+from unilmctl.rows import LANGUAGE_MODEL, Example, Row, pad
+from unilmctl.search import SUM, Scoring
+from unilmctl.tokens import Tokenizer
+from unilmctl.weights import ModelCard
+
+CLEAN = Corruption(target=0.0, random=0.0, keep=0.0, source=0.0)
+ROW = {"mask": "pseudo", "next": "causal"}
+
+
+class Scored(NamedTuple):
+    """`score` after length normalisation; log-probabilities of every target token and of the end token after them."""
+
+    score: float
+    token_scores: list[float]
+
+
+class Scorer:
+    """A model, ready to score. `max_length` must be that of `generate` for sources to be cut alike."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        card: ModelCard,
+        tokenizer: Tokenizer,
+        *,
+        scoring: Scoring = SUM,
+        max_length: int | None = None,
+        dtype: str = "auto",
+        batch_tokens: int = 16384,
+    ) -> None:
+        """UsageError and ModelError as in `Generator`."""
+        self.encoder = encoder.eval().to(DTYPES[dtype])
+        self.scoring = scoring
+        self.batch_tokens = batch_tokens
+        self.frame = frame_of(encoder, card, tokenizer.roles, max_length)
+        self._objective = build(ROW[reading_of(card)], CLEAN)
+
+    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Scored]:
+        """The score of each target given its source, both as token ids without special tokens.
+
+        DataError when a target does not fit into the model's positions.
+        """
+        rows = [self.row(source, target) for source, target in pairs]
+        results: dict[int, Scored] = {}
+        for places in self._budgeted(rows):
+            found = self._batch([rows[place] for place in places])
+            results.update(zip(places, found, strict=True))
+        return [results[place] for place in range(len(rows))]
+
+    def row(self, source: Sequence[int], target: Sequence[int]) -> Row:
+        """The row whose labels are every token of the target and its end; DataError when it does not fit."""
+        frame = replace(self.frame, max_target=len(target) + 1)
+        example = Example(np.asarray(source, dtype=np.int64), np.asarray(target, dtype=np.int64))
+        made = self._objective(example, frame, np.random.default_rng(0))
+        positions = self.encoder.config.positions
+        if made.positions.max() >= positions:
+            size = int(made.positions.max()) + 1
+            raise DataError(f"source and target take {size} positions, the model has {positions}", "score less at once")
+        return made
+
+    def _budgeted(self, rows: list[Row]) -> Iterator[list[int]]:
+        batch: list[int] = []
+        for place in sorted(range(len(rows)), key=lambda place: len(rows[place])):
+            if batch and (len(batch) + 1) * len(rows[place]) > self.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(place)
+        if batch:
+            yield batch
+
+    @torch.inference_mode()
+    def _batch(self, rows: list[Row]) -> list[Scored]:
+        batch = pad(rows, pad_id=self.frame.pad)
+        hidden, _ = self.encoder(batch.ids, batch.positions, batch.segments, batch.slots)
+        labels = batch.labels[LANGUAGE_MODEL]
+        logits = self.encoder.logits(hidden.flatten(0, 1)[labels.slots]).float()  # [X, V]
+        chosen = logits.gather(1, labels.targets[:, None])[:, 0] - logits.logsumexp(-1)
+        counts = [len(row.labels[LANGUAGE_MODEL].slots) for row in rows]
+        return [self._scored(part.tolist()) for part in torch.split(chosen, counts)]
+
+    def _scored(self, steps: list[float]) -> Scored:
+        return Scored(sum(steps) / self.scoring.divisor(len(steps)), steps)

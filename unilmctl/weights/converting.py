@@ -173,7 +173,8 @@ def _listed(file: Path, tokenizer: Tokenizer, notes: list[str]) -> set[str]:
     if len(unknown) == len(listed):
         raise UsageError(f"{file}: none of its {len(listed)} tokens is in the vocabulary", "write one token a line")
     if unknown:
-        notes.append(f"{len(unknown)} tokens of {file} are not in the vocabulary ({', '.join(unknown[:3])}, ...)")
+        some = ", ".join([*unknown[:3], *(["..."] if len(unknown) > 3 else [])])
+        notes.append(f"{len(unknown)} of the tokens in {file} are not in the vocabulary ({some})")
     return listed
 
 
@@ -195,6 +196,11 @@ def _publish(destination: Path, encoder: Encoder, card: ModelCard, tokenizer: To
         temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
         save_model(temporary, encoder, card, tokenizer)
+        if Tokenizer.load(temporary).fingerprint() != tokenizer.fingerprint():
+            raise ModelError(
+                "the tokenizer would number its tokens otherwise in the new folder",
+                "give the tokenizer a tokenizer_config.json that names its tokenizer_class",
+            )
         publish_folder(temporary, destination)
     finally:
         rmtree(temporary, ignore_errors=True)

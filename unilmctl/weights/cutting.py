@@ -1,7 +1,8 @@
 """A smaller vocabulary: the tokenizer's files with only the tokens on a list.
 
 Ids are given anew in the old order. The five roles, tokens marked as special, and what spells unknown text (the bytes
-of a byte-level BPE or of a SentencePiece model with byte fall-back) are always kept, so every text can be encoded.
+of a byte-level BPE or of a SentencePiece model with byte fall-back) are always kept, so every text can be encoded. With
+a token of a BPE the tokens that it is merged from are kept, or it could not arise any more.
 """
 
 import json
@@ -16,6 +17,8 @@ from unilmctl.weights.reading import read_json
 
 PIECE_MODELS = ("sentencepiece.bpe.model", "spiece.model")
 
+XLM_R_FIRST = ["<s>", "<pad>", "</s>", "<unk>"]
+
 
 def cut(tokenizer: Tokenizer, listed: set[str]) -> tuple[Tokenizer, list[int]]:
     """The tokenizer with only the `listed` tokens and those that are always kept, and the old ids in their new order.
@@ -26,7 +29,9 @@ def cut(tokenizer: Tokenizer, listed: set[str]) -> tuple[Tokenizer, list[int]]:
     with TemporaryDirectory() as place:
         folder = Path(place)
         tokenizer.save(folder)
-        keep = listed | _always_kept(tokenizer, everything, folder)
+        if everything[:4] == XLM_R_FIRST:  # the files alone do not say that ids are numbered as in XLM-R
+            _write_json(folder / "config.json", {"model_type": "xlm-roberta"})
+        keep = _with_parts(listed | _always_kept(tokenizer, everything, folder), folder)
         ids = [index for index, token in enumerate(everything) if token in keep]
         numbers = {everything[index]: new for new, index in enumerate(ids)}
         for path in sorted(folder.iterdir()):
@@ -48,6 +53,30 @@ def _always_kept(tokenizer: Tokenizer, everything: list[str], folder: Path) -> s
         added = read_json(folder / "tokenizer.json").get("added_tokens") or []
         kept |= {str(one["content"]) for one in added if one.get("special")}
     return kept
+
+
+def _with_parts(tokens: set[str], folder: Path) -> set[str]:
+    """The tokens and, in a BPE, all tokens on the way from single characters to them."""
+    made: dict[str, tuple[str, str]] = {}
+    for left, right in _merges(folder):
+        made.setdefault(left + right, (left, right))
+    found, waiting = set(tokens), list(tokens)
+    while waiting:
+        new = [part for part in made.get(waiting.pop(), ()) if part not in found]
+        found.update(new)
+        waiting += new
+    return found
+
+
+def _merges(folder: Path) -> list[tuple[str, str]]:
+    """The merges of a BPE, in their order; none for other kinds."""
+    lines: list[Any] = []
+    if (folder / "tokenizer.json").exists():
+        lines = read_json(folder / "tokenizer.json")["model"].get("merges") or []
+    elif (folder / "merges.txt").exists():
+        lines = [x for x in (folder / "merges.txt").read_bytes().decode().split("\n") if not x.startswith("#version")]
+    pairs = [line.split(" ") if isinstance(line, str) else line for line in lines]
+    return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
 
 
 def _cut_file(path: Path, numbers: dict[str, int]) -> None:

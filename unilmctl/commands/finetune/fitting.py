@@ -1,0 +1,144 @@
+"""Drives the training loop: logs, evaluates, saves, remembers the best, stops when asked.
+
+After every step, in this order: the log line, the evaluation, the checkpoint. Each is due at fixed steps, so that a run
+that was stopped and one that was not leave the same files.
+"""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from unilmctl.commands.finetune.validation import Validation, better
+from unilmctl.console import TrainingProgress
+from unilmctl.model import Encoder
+from unilmctl.recipe import Finetune
+from unilmctl.runs import Best, RunFolder, State, StopSignals, save_checkpoint
+from unilmctl.tokens import Tokenizer
+from unilmctl.training import BEGINNING, Feed, Position, Step, TrainOptions, train
+from unilmctl.weights import ModelCard
+
+SUMS = ("steps", "loss", "labels", "tokens", "padded_tokens", "seconds")
+
+
+@dataclass
+class Fitting:
+    """One run of training: what stays the same, and (last) where it stands."""
+
+    folder: RunFolder
+    encoder: Encoder
+    card: ModelCard
+    tokenizer: Tokenizer
+    optimizer: torch.optim.Optimizer
+    feed: Feed
+    options: TrainOptions
+    schedule: Finetune
+    validation: Validation | None
+    signals: StopSignals
+    data: str
+    position: Position = BEGINNING
+    best: Best | None = None
+    evaluated: bool = True
+    saved: int = 0
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0.0))
+
+    def resume(self, state: State) -> None:
+        """Goes on from a checkpoint whose weights and moments are already in place."""
+        self.position, self.best, self.evaluated, self.sums = state.position, state.best, state.evaluated, state.sums
+        self.saved = state.position.step
+        self.folder.truncate_log(step=state.position.step, evaluated=state.evaluated)
+
+    def run(self) -> None:
+        """Trains to the end. Raises Stopped, with everything saved, when a signal came."""
+        if not self.evaluated:
+            self._evaluate_and_save()
+        steps = train(self.encoder, self.optimizer, self.feed, self.options, start=self.position, stop=self.signals)
+        with self._progress() as progress:
+            for step in steps:
+                progress.show(step)
+                self._note(step)
+                self._evaluate_and_save()
+                if self.signals():
+                    break
+        if self.signals():
+            self._stop()
+
+    def _progress(self) -> TrainingProgress:
+        return TrainingProgress(steps=self.options.steps, done=self.position.step, log_every=self.schedule.log_every)
+
+    def _note(self, step: Step) -> None:
+        """Takes a step into the sums, and logs them when that is due."""
+        self.position, self.evaluated = step.after, not self._is_due(step.number, self.schedule.evaluate_every)
+        added = (1, step.loss * step.labels, step.labels, step.tokens, step.padded_tokens, step.seconds)
+        if not step.skipped:
+            self.sums = {name: self.sums[name] + value for name, value in zip(SUMS, added, strict=True)}
+        if self._is_due(step.number, self.schedule.log_every) and self.sums["steps"]:
+            self.folder.log(self._entry(step))
+            self.sums = dict.fromkeys(SUMS, 0.0)
+
+    def _entry(self, step: Step) -> dict[str, Any]:
+        sums = self.sums
+        return {
+            "event": "steps",
+            "step": step.number,
+            "epoch": step.after.epoch,
+            "loss": sums["loss"] / sums["labels"],
+            "learning_rate": step.learning_rate,
+            "gradient_norm": step.gradient_norm,
+            "padding": 1 - sums["tokens"] / sums["padded_tokens"],
+            "skipped": step.after.skipped,
+            "tokens_per_second": round(sums["tokens"] / sums["seconds"]),
+            "time": round(time.time(), 3),
+        }
+
+    def _evaluate_and_save(self) -> None:
+        """Evaluates where that is due, and saves where that is due or the evaluation was the best so far."""
+        number, improved = self.position.step, False
+        if not self.evaluated:
+            found = self.measure(number)
+            if found is None:
+                return
+            self.evaluated = True
+            improved = better(self.schedule.keep_best_by, found, self.best.value if self.best else None)
+            if improved:
+                self.best = Best(f"step-{number}", found)
+        if improved or (number != self.saved and self._is_due(number, self.schedule.save_every)):
+            self.save(number)
+
+    def measure(self, number: int) -> float | None:
+        """Evaluates, logs, and returns the criterion that the best checkpoint is kept by; None when asked to stop."""
+        if self.validation is None:
+            return math.nan
+        began = time.perf_counter()
+        found = self.validation.measure(self.encoder, self.signals)
+        if found is None:
+            return None
+        self.folder.log({"event": "evaluation", "step": number, **found, "seconds": time.perf_counter() - began})
+        return float(found[self.schedule.keep_best_by])
+
+    def save(self, number: int) -> None:
+        """Writes the checkpoint of this step, points to it, and removes those that are no longer wanted."""
+        state = State(self.position, self.sums, self.best, self.evaluated, self.data)
+        self.folder.publish(
+            f"step-{number}",
+            lambda folder: save_checkpoint(
+                folder, self.encoder, self.card, self.tokenizer, optimizer=self.optimizer, state=state
+            ),
+        )
+        self.saved = number
+        self.folder.point("latest", f"step-{number}")
+        if self.best:
+            self.folder.point("best", self.best.name)
+        keep = max(self.schedule.keep_last, self.schedule.average_last)
+        self.folder.prune(keep=keep, best=self.best.name if self.best else None)
+
+    def _stop(self) -> None:
+        if self.position.step != self.saved:
+            self.save(self.position.step)
+        where = f"after step {self.position.step}; all is saved in {self.folder.folder}"
+        raise self.signals.stopped(f"stopped {where if self.saved else 'before the first step'}")
+
+    def _is_due(self, number: int, every: int) -> bool:
+        return number % every == 0 or number == self.options.steps

@@ -1,0 +1,161 @@
+"""The layout of a run folder, and nothing that needs torch.
+
+recipe.yaml              the resolved recipe
+log.jsonl                one JSON object per logged interval ("event": "steps") and evaluation ("event": "evaluation")
+checkpoints/step-N/      a model folder with the optimiser's state; `average` is a model folder only
+best, latest             files of one line that name a checkpoint
+../latest                a file of one line that names the last run
+
+A checkpoint whose manifest is missing or wrong does not exist.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unilmctl.errors import ModelError
+from unilmctl.files import beside_of, publish_folder, verify_manifest, write_atomically, write_errors
+
+RECIPE = "recipe.yaml"
+LOG = "log.jsonl"
+CHECKPOINTS = "checkpoints"
+_STEP = re.compile(r"step-(\d+)")
+
+
+class Best(NamedTuple):
+    """The best checkpoint so far: its name, and the value of the criterion."""
+
+    name: str
+    value: float
+
+
+class RunFolder:
+    """One run folder; every write is atomic."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe of this run."""
+        return self.folder / RECIPE
+
+    def start(self, recipe: str) -> None:
+        """Records the recipe, and that this is the last run."""
+        _write(self.recipe, recipe)
+        _write(self.folder.parent / "latest", f"{self.folder.name}\n")
+
+    def clear(self) -> None:
+        """Removes everything a run has written, and nothing else (the token stores stay)."""
+        with write_errors(self.folder):
+            shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+            for name in (RECIPE, LOG, "best", "latest"):
+                (self.folder / name).unlink(missing_ok=True)
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Appends one JSON object to the log."""
+        with write_errors(self.folder / LOG), (self.folder / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The log's objects; a last line that a crash cut short is left out."""
+        path = self.folder / LOG
+        if not path.exists():
+            return []
+        whole = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line]
+
+    def truncate_log(self, *, step: int, evaluated: bool) -> None:
+        """Forgets what was logged after `step`, and the evaluation at it unless it is `evaluated`."""
+        kept = [entry for entry in self.read_log() if _is_before(entry, step, evaluated=evaluated)]
+        _write(self.folder / LOG, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in kept))
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint folder, ascending; nothing is verified."""
+        found = (_STEP.fullmatch(path.name) for path in (self.folder / CHECKPOINTS).glob("step-*"))
+        return sorted(int(match.group(1)) for match in found if match)
+
+    def checkpoint(self, name: str | int) -> Path:
+        """Folder of a checkpoint by its name, or of a step."""
+        return self.folder / CHECKPOINTS / (f"step-{name}" if isinstance(name, int) else name)
+
+    def newest(self) -> tuple[Path | None, list[str]]:
+        """The newest checkpoint that is intact, and what is wrong with newer ones, a line each."""
+        problems: list[str] = []
+        for step in reversed(self.steps()):
+            found = verify_manifest(self.checkpoint(step))
+            if not found:
+                return self.checkpoint(step), problems
+            problems.append(found[0])
+        return None, problems
+
+    def publish(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """Makes the checkpoint `name`: `fill` writes into a folder beside it, which then takes its place."""
+        final = self.folder / CHECKPOINTS / name
+        beside = beside_of(final)
+        with write_errors(final):
+            beside.mkdir(parents=True)
+        try:
+            fill(beside)
+            publish_folder(beside, final)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        return final
+
+    def point(self, pointer: str, name: str) -> None:
+        """Makes `best` or `latest` name a checkpoint."""
+        _write(self.folder / pointer, f"{name}\n")
+
+    def pointed(self, pointer: str) -> Path | None:
+        """The checkpoint that `best` or `latest` names; None where there is none."""
+        path = self.folder / pointer
+        if not path.is_file():
+            return None
+        checkpoint = self.folder / CHECKPOINTS / path.read_text(encoding="utf-8").strip()
+        return checkpoint if checkpoint.is_dir() and checkpoint.name else None
+
+    def prune(self, *, keep: int, best: str | None) -> None:
+        """Removes all but the newest `keep` checkpoints and the best one, and what a crash left half written."""
+        for step in self.steps()[:-keep]:
+            if f"step-{step}" != best:
+                shutil.rmtree(self.checkpoint(step), ignore_errors=True)
+        for path in (self.folder / CHECKPOINTS).glob(".*-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def model_folder(path: Path) -> Path:
+    """The model folder that a path means: itself, or the best (else the latest) checkpoint of a run folder.
+
+    ModelError when it is neither.
+    """
+    if (path / "config.json").is_file():
+        return path
+    run = RunFolder(path)
+    found = run.pointed("best") or run.pointed("latest")
+    if found is None:
+        raise ModelError(
+            f"{path}: neither a model folder nor a run with a checkpoint", "train one: unilmctl finetune RECIPE"
+        )
+    return found
+
+
+def latest_run(root: Path = Path("runs")) -> Path:
+    """The run folder that `runs/latest` names; ModelError when there is none."""
+    pointer = root / "latest"
+    if not pointer.is_file():
+        raise ModelError(f"{pointer}: there is no last run", "name a model folder or a run folder with --model")
+    return root / pointer.read_text(encoding="utf-8").strip()
+
+
+def _is_before(entry: dict[str, Any], step: int, *, evaluated: bool) -> bool:
+    if entry["step"] == step and entry["event"] == "evaluation":
+        return evaluated
+    return bool(entry["step"] <= step)
+
+
+def _write(path: Path, text: str) -> None:
+    with write_atomically(path) as file:
+        file.write(text.encode())

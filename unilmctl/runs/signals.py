@@ -1,0 +1,46 @@
+"""SIGTERM and SIGINT as a question: "should we stop?"
+
+The first signal is remembered, so that training can save and end; the second one ends the process at once.
+"""
+
+import os
+import signal
+from types import FrameType
+
+from unilmctl.errors import Stopped
+
+INTERRUPTED = 130
+
+
+class StopSignals:
+    """A context manager that remembers the first SIGTERM or SIGINT; call it to ask whether one came."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._previous: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def __call__(self) -> bool:
+        """Whether a signal came."""
+        return self.received is not None
+
+    def stopped(self, message: str) -> Stopped:
+        """The error to raise once all is saved: exit code 75 after SIGTERM, 130 after SIGINT."""
+        error = Stopped(message, "run the same command again to go on")
+        if self.received is signal.SIGINT:
+            error.exit_code = INTERRUPTED
+        return error
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.received = signal.Signals(number)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-LARGEST_FILE = 1_000_000  # bytes
+LARGEST_FILE = 200_000  # bytes
 DEEPEST = 50
-MOST_VALUES = 20_000
+MOST_VALUES = 10_000
 
 Path = tuple[str | int, ...]
 

@@ -28,9 +28,10 @@ def rouge(names: list[str], hypotheses: list[str], references: References, optio
 
 
 def rouge155(names: list[str], hypotheses: list[str], references: References, options: Options) -> dict[str, Measured]:
-    """`rouge155_1`, `rouge155_2`, `rouge155_L`: what `ROUGE-1.5.5.pl -c 95 -m -r 1000 -n 2 -a` prints, to 0.01 or so.
+    """`rouge155_1`, `rouge155_2`, `rouge155_L`: the F of `ROUGE-1.5.5.pl -c 95 -m -n 2 -a` for every text, averaged.
 
-    ROUGE-L is of the whole summary there: its sentences are parted by newlines.
+    The original prints the mean of bootstrap samples instead, which wavers by 0.02. ROUGE-L is of the whole summary
+    there: its sentences are parted by newlines.
     """
     kinds = {"rouge155_1": "rouge1", "rouge155_2": "rouge2", "rouge155_L": "rougeLsum"}
     listed = "yes" if options.exceptions else "no"

@@ -214,3 +214,12 @@ def test_a_next_token_label_that_reads_its_target_is_found():
     labels = row.labels[LANGUAGE_MODEL]
     planted = replace(row, time=np.zeros_like(row.time))
     assert len(leaks(planted)) == len(labels.slots) - 1  # the last [SEP] is predicted and not in the row
+
+
+def test_a_kept_token_does_not_hide_a_second_one_that_shows_the_same():
+    text = Example(np.array([10, 11, 12]), np.array([], dtype=np.int64))
+    row = build("bidirectional", Corruption(keep=1, random=0))(text, FRAME, np.random.default_rng(0))
+    slot = int(row.labels[LANGUAGE_MODEL].slots[0])
+    shows = row.shows.copy()
+    shows[-1] = slot
+    assert leaks(replace(row, shows=shows)) == [Leak(LANGUAGE_MODEL, slot, len(row) - 1)]

@@ -1,0 +1,75 @@
+"""The shipped recipes: all there, all sound, with the published settings."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from unilmctl.errors import DataError
+from unilmctl.model import Encoder, ModelConfig
+from unilmctl.recipe import dump_yaml, list_recipes, load, require_files, shelf
+
+NAMES = ["cnndm", "csl", "e2e", "gigaword", "lcsts", "multi30k", "quickstart", "squad_qg", "xsum"]
+
+PUBLISHED = {
+    # name: source and target tokens, learning rate, warm-up, steps, target mask, beam (1: greedy), longest, penalty
+    "cnndm": (608, 160, 7e-5, 1000, 45_000, 0.7, 5, 160, 0.0),
+    "gigaword": (128, 64, 3e-5, 29_700, 297_000, 0.7, 5, 32, 0.6),
+    "xsum": (464, 48, 7e-5, 500, 32_000, 0.5, 5, 48, 0.0),
+    "squad_qg": (464, 48, 2e-5, 2366, 23_660, 0.7, 1, 48, 0.0),
+    "csl": (224, 32, 1e-5, 0, 3750, None, 1, 32, 0.0),
+    "lcsts": (140, 32, 5e-5, 9375, 93_750, 0.5, 5, 32, 0.6),
+    "multi30k": (64, 64, 5e-3, 2000, 8000, None, 5, 64, 1.0),
+}
+
+
+def test_all_recipes_are_on_the_shelf() -> None:
+    assert [recipe.name for recipe in list_recipes()] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_is_sound_and_says_how_it_is_run(name: str, tmp_path: Path) -> None:
+    text = (shelf() / f"{name}.yaml").read_text(encoding="utf-8")
+    recipe = load(name)
+    assert text.splitlines()[0] == f"# unilmctl finetune recipes/{name}.yaml"
+    assert "extends:" not in text, "a copy must stand alone"
+    assert recipe.run == Path("runs") / name
+    assert recipe.data.fetch or recipe.data.generated
+    assert recipe.data.valid is not None
+    assert max(map(len, text.splitlines())) <= 120
+    copy = tmp_path / f"{name}.yaml"
+    copy.write_text(dump_yaml(recipe), encoding="utf-8")
+    assert load(copy).resolved() == recipe.resolved()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_settings_are_kept(name: str) -> None:
+    recipe = load(name)
+    tokens, finetune, generate = recipe.tokens, recipe.finetune, recipe.generate
+    beam = 1 if generate.search == "greedy" else generate.beam
+    training = (finetune.learning_rate, finetune.warmup, finetune.steps, finetune.target_mask)
+    decoding = (beam, generate.max_length, generate.length_penalty)
+    assert (tokens.max_source, tokens.max_target, *training, *decoding) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "quickstart"])
+def test_absent_data_is_one_line_with_its_source(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as caught:
+        require_files(load(name), ["train"])
+    assert caught.value.message.startswith("data/")
+    assert caught.value.message.endswith(f"recipes/{name}.yaml needs it")
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("the data: ")
+    assert "\n" not in caught.value.message + caught.value.hint
+
+
+@pytest.mark.parametrize(("name", "most"), [("e2e", 8_000_000), ("quickstart", 1_000_000), ("multi30k", 2_600_000)])
+def test_models_from_scratch_are_as_small_as_promised(name: str, most: int) -> None:
+    recipe = load(name)
+    assert recipe.model.shape is not None
+    assert recipe.tokens.train is not None
+    sizes = recipe.model.shape.model_dump(exclude={"architecture"})
+    with torch.device("meta"):
+        encoder = Encoder(ModelConfig(vocabulary=recipe.tokens.train.size, **sizes))
+    assert sum(parameter.numel() for parameter in encoder.parameters()) <= most

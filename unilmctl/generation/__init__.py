@@ -1,14 +1,16 @@
 """Sources in, outputs out: everything between a loaded model and lines of text.
 
 `options` says how to decode, `generator` decodes batches of token ids, `scoring` gives the log-probabilities of given
-targets, `lines` reads records as they arrive, `stream` answers them in order.
+targets, `model` opens a model folder, `lines` reads records as they
+arrive, `stream` answers them in order.
 """
 
 from unilmctl.generation.generator import Generator
-from unilmctl.generation.lines import live_records
+from unilmctl.generation.lines import Item, open_lines, read_records
+from unilmctl.generation.model import Opened, open_model
 from unilmctl.generation.options import DTYPES, GenerateOptions
 from unilmctl.generation.scoring import Scored, Scorer
-from unilmctl.generation.stream import Answer, Tally, generate_stream
+from unilmctl.generation.stream import Answer, Tally, generate_stream, text_ids, usable, windows
 from unilmctl.search import Hypothesis
 
 __all__ = [
@@ -17,9 +19,16 @@ __all__ = [
     "GenerateOptions",
     "Generator",
     "Hypothesis",
+    "Item",
+    "Opened",
     "Scored",
     "Scorer",
     "Tally",
     "generate_stream",
-    "live_records",
+    "open_lines",
+    "open_model",
+    "read_records",
+    "text_ids",
+    "usable",
+    "windows",
 ]

@@ -1,32 +1,119 @@
-"""Records from a stream of bytes, as they arrive.
+"""Records from a stream of bytes as they arrive, and lines to where they go.
 
-A pause is data too: whoever reads these lines decodes in batches, and must know when nothing more is ready, so that a
+A pause is data too: whoever reads these records decodes in batches, and must know when nothing more is ready, so that a
 line typed into a pipe is answered before the end of input. So the iterators here give None wherever the next read
 would have to wait.
 """
 
+import gzip
+import io
 import os
 import select
-from collections.abc import Iterator
-from typing import BinaryIO
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
 
 from unilmctl.data.parsing import Record, parse_line
-from unilmctl.data.reading import BadLine
+from unilmctl.data.reading import SUFFIXES, BadLine, label_of, read
 from unilmctl.errors import DataError
+from unilmctl.files import write_errors
 
 CHUNK = 1 << 16
 
+PATIENCE = 0.01
+"""Seconds without new bytes that count as a pause."""
 
-def live_lines(stream: BinaryIO) -> Iterator[bytes | None]:
-    """Lines without their line feed; None whenever reading on would wait. The stream must not have been read from."""
-    number = stream.fileno()
-    rest: list[bytes] = []
+Item = Record | BadLine
+"""One line of input, as far as it can be used."""
+
+
+def read_records(source: str, *, format: str = "auto", on_bad_line: str = "fail") -> Iterator[Item | None]:
+    """Records of a file or of standard input ("-"), None where the input pauses.
+
+    format: auto (by suffix; else JSON lines if the first byte is an opening brace, and text if not), jsonl, text, tsv,
+    csv. An empty line of text or JSON lines is a record with an empty source. on_bad_line: fail raises the line's
+    DataError, skip and replace give a BadLine.
+    """
+    suffix = SUFFIXES.get(Path(source.removesuffix(".gz")).suffix.lower())
+    settled = suffix if format == "auto" and suffix in ("jsonl", "tsv", "csv") else format
+    if settled in ("tsv", "csv"):
+        yield from read([source], format=settled, on_bad_line=on_bad_line, need_target=False)
+        return
+    label = label_of(source)
+    with _chunks(source) as chunks:
+        yield from _records(_lines(chunks), label, settled, on_bad_line)
+
+
+@contextmanager
+def open_lines(output: Path | None) -> Iterator[Callable[[list[str]], None]]:
+    """A function that writes lines to a file or to standard output, and flushes them.
+
+    WriteError when a file cannot be written; errors of standard output pass through.
+    """
+    if output is None:
+        yield lambda lines: _write(sys.stdout.buffer, lines)
+        return
+    with write_errors(output), output.open("wb") as file:
+        yield lambda lines: _write(file, lines)
+
+
+def _write(file: BinaryIO, lines: list[str]) -> None:
+    file.write("".join(line + "\n" for line in lines).encode("utf-8", "replace"))
+    file.flush()
+
+
+@contextmanager
+def _chunks(source: str) -> Iterator[Iterator[bytes | None]]:
+    """The bytes of a file or of standard input in pieces, None where they pause; gzip by its suffix."""
+    if source == "-":
+        yield _arriving(sys.stdin.buffer)
+        return
+    with _opened(Path(source)) as stream:
+        yield _stored(stream, source) if source.endswith(".gz") else _arriving(stream)
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _arriving(stream: BinaryIO) -> Iterator[bytes | None]:
+    """Pieces of a stream that nobody has read from, as soon as they are there."""
+    try:
+        number = stream.fileno()
+    except io.UnsupportedOperation:  # no file behind it: nothing ever has to be waited for
+        yield from _stored(stream, "<stdin>")
+        return
     while True:
-        if not select.select([number], [], [], 0)[0]:
+        if not select.select([number], [], [], PATIENCE)[0]:
             yield None
         chunk = os.read(number, CHUNK)
         if not chunk:
-            break
+            return
+        yield chunk
+
+
+def _stored(stream: BinaryIO, label: str) -> Iterator[bytes]:
+    """Pieces of a stream that never pauses."""
+    try:
+        while chunk := stream.read(CHUNK):
+            yield chunk
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{label}: the gzip data is broken or cut short") from error
+
+
+def _lines(chunks: Iterator[bytes | None]) -> Iterator[bytes | None]:
+    """Lines without their line feed; None passes through."""
+    rest: list[bytes] = []
+    for chunk in chunks:
+        if chunk is None:
+            yield None
+            continue
         first, *others = chunk.split(b"\n")
         rest.append(first)
         for following in others:
@@ -36,28 +123,20 @@ def live_lines(stream: BinaryIO) -> Iterator[bytes | None]:
         yield last
 
 
-def live_records(
-    stream: BinaryIO, label: str, *, format: str = "auto", on_bad_line: str = "fail"
-) -> Iterator[Record | BadLine | None]:
-    """One record or bad line for every line, None where the stream pauses.
-
-    format: auto (JSON lines if the first byte is an opening brace, else text), jsonl, text, tsv, csv. An empty line is
-    a record with an empty source. on_bad_line: fail raises the line's DataError, skip and replace give a BadLine.
-    """
+def _records(lines: Iterator[bytes | None], label: str, format: str, policy: str) -> Iterator[Item | None]:
     number = 0
-    for line in live_lines(stream):
+    for line in lines:
         if line is None:
             yield None
             continue
         number += 1
         content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-        if format == "auto":
-            start = content.strip()[:1]
-            format = "auto" if not start else "jsonl" if start == b"{" else "text"
-        yield _parsed(content, f"{label}:{number}", "text" if format == "auto" else format, on_bad_line)
+        if format == "auto" and (start := content.lstrip()[:1]):
+            format = "jsonl" if start == b"{" else "text"
+        yield _parsed(content, f"{label}:{number}", format, policy)
 
 
-def _parsed(line: bytes, where: str, format: str, policy: str) -> Record | BadLine:
+def _parsed(line: bytes, where: str, format: str, policy: str) -> Item:
     if not line.strip():
         return Record("", None, [], None, where)
     try:

@@ -60,7 +60,10 @@ class Scorer:
 
         DataError when a target does not fit into the model's positions.
         """
-        rows = [self.row(source, target) for source, target in pairs]
+        return self.score_rows([self.row(source, target) for source, target in pairs])
+
+    def score_rows(self, rows: list[Row]) -> list[Scored]:
+        """The score of each row that `row` made."""
         results: dict[int, Scored] = {}
         for places in self._budgeted(rows):
             found = self._batch([rows[place] for place in places])

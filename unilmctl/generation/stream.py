@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from unilmctl.data.parsing import Record
-from unilmctl.data.reading import BadLine
 from unilmctl.errors import DataError
 from unilmctl.generation.generator import Generator
+from unilmctl.generation.lines import Item
 from unilmctl.search import Hypothesis
 from unilmctl.tokens import Tokenizer
 
@@ -20,8 +20,6 @@ WINDOW = 1024
 
 WINDOW_CHARACTERS = 1 << 22
 """Most characters of source text that are read ahead, or one record."""
-
-Item = Record | BadLine
 
 
 @dataclass
@@ -70,13 +68,8 @@ def windows(records: Iterable[Item | None]) -> Iterator[list[Item]]:
         yield window
 
 
-def source_ids(tokenizer: Tokenizer, records: list[Record]) -> list[list[int]]:
-    """The token ids of every source; ready-made tokens are looked up as they are."""
-    return text_ids(tokenizer, [record.source for record in records])
-
-
 def text_ids(tokenizer: Tokenizer, texts: list[str | list[str]]) -> list[list[int]]:
-    """The token ids of texts and of lists of ready-made tokens."""
+    """The token ids of texts; ready-made tokens are looked up as they are."""
     whole = iter(tokenizer.encode_batch([text for text in texts if isinstance(text, str)]))
     return [next(whole) if isinstance(text, str) else tokenizer.encode_tokens(text) for text in texts]
 
@@ -100,7 +93,7 @@ def _answered(generator: Generator, window: list[Item], tally: Tally, prefix: st
     """The answers of one window, in groups, in order."""
     found = [usable(item, tally) for item in window]
     some = [(place, record) for place, record in enumerate(found) if record is not None]
-    encoded = source_ids(generator.tokenizer, [record for _, record in some])
+    encoded = text_ids(generator.tokenizer, [record.source for _, record in some])
     work = [
         (place, ids)
         for (place, record), ids in zip(some, encoded, strict=True)

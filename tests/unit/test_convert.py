@@ -1,5 +1,6 @@
 """convert: every kind of source, its options, its report, and what it refuses."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import sentencepiece
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import WORDS, on_disk, same, tiny, write_config, write_vocabulary
@@ -126,6 +128,30 @@ def test_other_families_come_through_bit_equal(family: str, tmp_path: Path) -> N
     before, after = load_file(tmp_path / "source/model.safetensors"), load_file(tmp_path / "out/model.safetensors")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_tokenizer_that_the_new_folder_would_number_otherwise_is_refused(tmp_path: Path) -> None:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b c d e f"] * 5),
+        model_writer=model,
+        vocab_size=20,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    xlm_r = tmp_path / "xlm-r"
+    xlm_r.mkdir()
+    (xlm_r / "sentencepiece.bpe.model").write_bytes(model.getvalue())
+    (xlm_r / "config.json").write_text('{"model_type": "xlm-roberta"}')
+    folder = hugging_face(tmp_path / "source", tiny(pad=1))
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(ModelError, match="has no|would number its tokens otherwise in the new folder"):
+        convert(str(folder), tmp_path / "bad", ConvertOptions(tokenizer=xlm_r))
+    assert not (tmp_path / "bad").exists()
+    (xlm_r / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
+    report, _ = converted(folder, tmp_path / "good", tokenizer=xlm_r)
+    assert report.config.family == "bert"
+    assert Tokenizer.load(tmp_path / "good").fingerprint() == Tokenizer.load(xlm_r).fingerprint()
 
 
 def test_positions_and_segments_grow(source: Path, tmp_path: Path) -> None:

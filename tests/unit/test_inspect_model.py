@@ -70,6 +70,16 @@ def test_a_plain_folder_has_neither_card_nor_manifest(tmp_path: Path, capsys: py
     assert "no MANIFEST.json" in capsys.readouterr().err
 
 
+def test_a_run_folder_means_its_best_checkpoint(folder: Path, tmp_path: Path) -> None:
+    best = tmp_path / "run" / "checkpoints" / "step-3"
+    best.parent.mkdir(parents=True)
+    folder.rename(best)
+    (tmp_path / "run" / "best").write_text("step-3\n")
+    report = model.run(folder=tmp_path / "run")
+    assert (report.folder, report.problems) == (best, [])
+
+
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    write_config(tmp_path, tiny().config)
     with pytest.raises(ModelError, match="'model.safetensors' is missing"):
         model.run(folder=tmp_path)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from unilmctl import console
 from unilmctl.errors import ModelError
 from unilmctl.files import MANIFEST, sha256, verify_manifest
+from unilmctl.runs import model_folder
 from unilmctl.weights import ModelCard, Shape, read_card, read_shapes
 
 
@@ -40,11 +41,11 @@ class ModelReport:
 
 
 def run(*, folder: Path, as_json: bool = False) -> ModelReport:
-    """Show what lies in a model folder (tables, or one JSON object) and return it.
+    """Show what lies in a model folder, or in a run's best checkpoint (tables, or one JSON object), and return it.
 
-    Raises ModelError when there are no weights, or when the manifest and the files differ (after showing them).
+    Raises ModelError when there is no model, or when the manifest and the files differ (after showing them).
     """
-    report = inspect(folder)
+    report = inspect(model_folder(folder))
     if as_json:
         console.emit(json.dumps(to_json(report), ensure_ascii=False))
     else:

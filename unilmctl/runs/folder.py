@@ -12,7 +12,7 @@ A checkpoint whose manifest is missing or wrong does not exist.
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,10 +117,10 @@ class RunFolder:
         checkpoint = self.folder / CHECKPOINTS / path.read_text(encoding="utf-8").strip()
         return checkpoint if checkpoint.is_dir() and checkpoint.name else None
 
-    def prune(self, *, keep: int, best: str | None) -> None:
-        """Removes all but the newest `keep` checkpoints and the best one, and what a crash left half written."""
-        for step in self.steps()[:-keep]:
-            if f"step-{step}" != best:
+    def prune(self, kept: Collection[str]) -> None:
+        """Removes the steps whose names are not `kept`, and what a crash left half written."""
+        for step in self.steps():
+            if f"step-{step}" not in kept:
                 shutil.rmtree(self.checkpoint(step), ignore_errors=True)
         for path in (self.folder / CHECKPOINTS).glob(".*-*"):
             shutil.rmtree(path, ignore_errors=True)

@@ -6,9 +6,9 @@ stands is two integers, and going on from them costs nothing.
 Shapes: B rows, T tokens.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -28,6 +28,14 @@ class Position(NamedTuple):
 BEGINNING = Position()
 
 
+class Examples(Protocol):
+    """Anything that gives an example for an index: a list, or a token store."""
+
+    def __getitem__(self, index: int, /) -> Example:
+        """The example of that index."""
+        ...
+
+
 @dataclass(frozen=True)
 class Feed:
     """Examples, how each becomes a row, and which examples make a batch.
@@ -35,7 +43,7 @@ class Feed:
     `order(epoch)` lists the batches of an epoch as arrays of example indices.
     """
 
-    examples: Sequence[Example]
+    examples: Examples
     objective: Callable[[Example, Frame, np.random.Generator], Row]
     frame: Frame
     order: Callable[[int], list[Ints]]

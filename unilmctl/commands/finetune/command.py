@@ -1,29 +1,26 @@
 """From a recipe to a finished run."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from unilmctl import console, preparation
 from unilmctl import recipe as recipes
+from unilmctl.commands.finetune.averaging import average
 from unilmctl.commands.finetune.fitting import Fitting
+from unilmctl.commands.finetune.ingredients import feed_of, fingerprint, frame_of, train_options, validation_of
 from unilmctl.commands.finetune.starting import resumed_model, starting_model
-from unilmctl.commands.finetune.validation import Validation
-from unilmctl.data.batching import batches
-from unilmctl.data.store import Store
+from unilmctl.commands.finetune.validation import better
 from unilmctl.errors import DataError, RecipeError
-from unilmctl.objectives import Corruption, build, row_length
 from unilmctl.preparation import Prepared
 from unilmctl.recipe import Recipe
-from unilmctl.rows import Frame, Ints
 from unilmctl.runs import Best, RunFolder, StopSignals, check_same_run, load_checkpoint
-from unilmctl.tokens import Tokenizer
-from unilmctl.training import Feed, TrainOptions, build_optimizer, prefers_bfloat16
-from unilmctl.weights import ModelCard, load_model
+from unilmctl.training import build_optimizer
+from unilmctl.weights import load_model, save_model
 
 
 @dataclass(frozen=True)
@@ -65,9 +62,27 @@ def prepare(plan: Recipe) -> Prepared:
     recipes.require_files(plan, splits)
     tokenizer = plan.tokens.train or plan.tokenizer
     assert tokenizer is not None, "the schema asks for one of the two"
-    return preparation.prepare(
-        folder=plan.store, splits=splits, limits=plan.tokens, tokenizer=tokenizer, on_bad_line=plan.data.on_bad_line
-    )
+    with console.progress("preparing", unit="lines") as advance:
+        done: dict[str, int] = {}
+
+        def tell(stage: str, count: int, _: int | None) -> None:
+            advance(count - done.get(stage, 0))
+            done[stage] = count
+
+        prepared = preparation.prepare(
+            folder=plan.store,
+            splits=splits,
+            limits=plan.tokens,
+            tokenizer=tokenizer,
+            on_bad_line=plan.data.on_bad_line,
+            progress=tell,
+        )
+    for name, report in prepared.report.items():
+        if report.built:
+            console.say(f"{name}: {report.examples:,} examples ({report.built})")
+        if report.bad:
+            console.warn(f"{name}: {report.bad:,} bad lines, the first: {'; '.join(report.bad_lines[:1])}")
+    return prepared
 
 
 def assemble(plan: Recipe, folder: RunFolder, prepared: Prepared, signals: StopSignals) -> Fitting:
@@ -114,80 +129,28 @@ def _resume(fitting: Fitting, checkpoint: Path) -> None:
         console.say(f"going on from step {state.position.step:,} in {fitting.folder.folder}")
 
 
-def train_options(plan: Recipe) -> TrainOptions:
-    """The recipe's `finetune` section as the training loop wants it."""
-    section = plan.finetune
-    precision: Literal["float32", "bfloat16"]
-    if section.precision == "auto":
-        precision = "bfloat16" if prefers_bfloat16(torch.device("cpu")) else "float32"
-    else:
-        precision = section.precision
-    return TrainOptions(
-        steps=section.steps,
-        learning_rate=section.learning_rate,
-        schedule=section.schedule,
-        warmup=section.warmup,
-        label_smoothing=section.label_smoothing,
-        weight_decay=section.weight_decay,
-        clip=section.clip,
-        adam_epsilon=section.adam_epsilon,
-        adam_beta2=section.adam_beta2,
-        accumulate=section.accumulate,
-        precision=precision,
-        freeze_embeddings=section.freeze_embeddings,
-        seed=plan.seed,
-    )
-
-
-def frame_of(plan: Recipe, tokenizer: Tokenizer, card: ModelCard) -> Frame:
-    """The special tokens, segments and limits of this recipe's rows."""
-    roles = tokenizer.roles
-    return Frame(
-        pad=roles.pad,
-        start=roles.start,
-        separator=roles.separator,
-        mask=roles.mask,
-        vocabulary=tokenizer.size,
-        source_segment=card.source_segment,
-        target_segment=card.target_segment,
-        max_source=plan.tokens.max_source,
-        max_target=plan.tokens.max_target,
-    )
-
-
-def feed_of(plan: Recipe, store: Store, frame: Frame) -> Feed:
-    """The examples of a store in this recipe's batches."""
-    section = plan.finetune
-    corruption = Corruption(
-        target=section.target_mask, random=section.random, keep=section.keep, source=section.source_mask
-    )
-    sources, targets = store.lengths("source"), store.lengths("target")
-
-    def lengths(source: Ints, target: Ints) -> Ints:
-        return row_length(section.objective, source, target, frame)
-
-    def order(epoch: int) -> list[Ints]:
-        return batches(
-            sources, targets, row_length=lengths, batch_tokens=section.batch_tokens, seed=plan.seed, epoch=epoch
-        )
-
-    return Feed(store, build(section.objective, corruption), frame, order, plan.seed)
-
-
-def fingerprint(store: Store) -> str:
-    """What tells two training sets apart."""
-    import hashlib
-    import json
-
-    return hashlib.sha256(json.dumps(store.meta, sort_keys=True).encode()).hexdigest()
-
-
-def validation_of(plan: Recipe, prepared: Prepared, frame: Frame, card: ModelCard) -> Validation | None:
-    return None
-
-
 def finish(fitting: Fitting) -> None:
     """Averages the last checkpoints where the recipe asks for it; the average becomes the best if it is better."""
+    step, folder, schedule = fitting.position.step, fitting.folder, fitting.schedule
+    steps = fitting.regular_steps()[-schedule.average_last :]
+    if schedule.average_last < 2 or len(steps) < 2:
+        return
+    logged = [entry for entry in folder.read_log() if entry["event"] == "average" and entry["step"] == step]
+    value = float(logged[-1].get(schedule.keep_best_by, math.nan)) if logged else _averaged(fitting, steps)
+    if better(schedule.keep_best_by, value, fitting.best.value if fitting.best else None):
+        fitting.best = Best("average", value)
+        folder.point("best", "average")
+
+
+def _averaged(fitting: Fitting, steps: list[int]) -> float:
+    """Writes checkpoints/average and returns its criterion. Raises Stopped when a signal came meanwhile."""
+    folder = fitting.folder
+    average([folder.checkpoint(step) for step in steps], fitting.encoder)
+    folder.publish("average", lambda path: save_model(path, fitting.encoder, fitting.card, fitting.tokenizer))
+    value = fitting.measure("average")
+    if value is None:
+        raise fitting.signals.stopped(f"stopped after the last step; all is saved in {folder.folder}")
+    return value
 
 
 def _recorded(folder: RunFolder) -> dict[str, object]:

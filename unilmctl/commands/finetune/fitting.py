@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from unilmctl import console
 from unilmctl.commands.finetune.validation import Validation, better
-from unilmctl.console import TrainingProgress
 from unilmctl.model import Encoder
 from unilmctl.recipe import Finetune
 from unilmctl.runs import Best, RunFolder, State, StopSignals, save_checkpoint
@@ -65,8 +65,10 @@ class Fitting:
         if self.signals():
             self._stop()
 
-    def _progress(self) -> TrainingProgress:
-        return TrainingProgress(steps=self.options.steps, done=self.position.step, log_every=self.schedule.log_every)
+    def _progress(self) -> console.TrainingProgress:
+        return console.TrainingProgress(
+            steps=self.options.steps, done=self.position.step, log_every=self.schedule.log_every
+        )
 
     def _note(self, step: Step) -> None:
         """Takes a step into the sums, and logs them when that is due."""
@@ -90,14 +92,14 @@ class Fitting:
             "padding": 1 - sums["tokens"] / sums["padded_tokens"],
             "skipped": step.after.skipped,
             "tokens_per_second": round(sums["tokens"] / sums["seconds"]),
-            "time": round(time.time(), 3),
+            "seconds": round(sums["seconds"], 3),
         }
 
     def _evaluate_and_save(self) -> None:
         """Evaluates where that is due, and saves where that is due or the evaluation was the best so far."""
         number, improved = self.position.step, False
         if not self.evaluated:
-            found = self.measure(number)
+            found = self.measure("evaluation")
             if found is None:
                 return
             self.evaluated = True
@@ -107,7 +109,7 @@ class Fitting:
         if improved or (number != self.saved and self._is_due(number, self.schedule.save_every)):
             self.save(number)
 
-    def measure(self, number: int) -> float | None:
+    def measure(self, event: str) -> float | None:
         """Evaluates, logs, and returns the criterion that the best checkpoint is kept by; None when asked to stop."""
         if self.validation is None:
             return math.nan
@@ -115,7 +117,9 @@ class Fitting:
         found = self.validation.measure(self.encoder, self.signals)
         if found is None:
             return None
-        self.folder.log({"event": "evaluation", "step": number, **found, "seconds": time.perf_counter() - began})
+        seconds = round(time.perf_counter() - began, 3)
+        self.folder.log({"event": event, "step": self.position.step, **found, "seconds": seconds})
+        console.say(f"step {self.position.step:,}  {event}  {_figures(found)}")
         return float(found[self.schedule.keep_best_by])
 
     def save(self, number: int) -> None:
@@ -131,8 +135,13 @@ class Fitting:
         self.folder.point("latest", f"step-{number}")
         if self.best:
             self.folder.point("best", self.best.name)
-        keep = max(self.schedule.keep_last, self.schedule.average_last)
-        self.folder.prune(keep=keep, best=self.best.name if self.best else None)
+        newest = self.regular_steps()[-max(self.schedule.keep_last, self.schedule.average_last) :]
+        kept = {f"step-{step}" for step in (number, *newest)}
+        self.folder.prune(kept | ({self.best.name} if self.best else set()))
+
+    def regular_steps(self) -> list[int]:
+        """Steps of checkpoints that are saved in any case, ascending: not those of a stop."""
+        return [step for step in self.folder.steps() if self._is_due(step, self.schedule.save_every)]
 
     def _stop(self) -> None:
         if self.position.step != self.saved:
@@ -142,3 +151,7 @@ class Fitting:
 
     def _is_due(self, number: int, every: int) -> bool:
         return number % every == 0 or number == self.options.steps
+
+
+def _figures(found: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, float))

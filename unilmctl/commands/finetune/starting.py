@@ -38,8 +38,9 @@ def starting_model(recipe: Recipe, tokenizer: Tokenizer) -> tuple[Loaded, list[s
 
 
 def resumed_model(loaded: Loaded, recipe: Recipe) -> Loaded:
-    """A checkpoint's model with the recipe's dropout, which config.json may not tell apart."""
-    return Loaded(_with_dropout(loaded.encoder, recipe.model), loaded.card)
+    """A checkpoint's model with what the recipe says about it now."""
+    card = trained_card(recipe, loaded.card.source_segment, loaded.card.target_segment)
+    return Loaded(_with_dropout(loaded.encoder, recipe.model), card)
 
 
 def trained_card(recipe: Recipe, source_segment: int, target_segment: int) -> ModelCard:

@@ -1,0 +1,127 @@
+"""What a recipe's sections mean in the terms of training: options, rows, batches, validation."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+from unilmctl import metrics, preparation
+from unilmctl.commands.finetune.validation import Validation
+from unilmctl.data.batching import batches
+from unilmctl.data.store import Store
+from unilmctl.generation import GenerateOptions, Generator
+from unilmctl.model import Encoder
+from unilmctl.objectives import Corruption, build, row_length
+from unilmctl.preparation import Prepared
+from unilmctl.recipe import Recipe
+from unilmctl.rows import Frame, Ints
+from unilmctl.tokens import Tokenizer
+from unilmctl.training import Feed, TrainOptions, prefers_bfloat16
+from unilmctl.weights import ModelCard
+
+
+def train_options(plan: Recipe) -> TrainOptions:
+    """The recipe's `finetune` section as the training loop wants it."""
+    section = plan.finetune
+    precision: Literal["float32", "bfloat16"]
+    if section.precision == "auto":
+        precision = "bfloat16" if prefers_bfloat16(torch.device("cpu")) else "float32"
+    else:
+        precision = section.precision
+    return TrainOptions(
+        steps=section.steps,
+        learning_rate=section.learning_rate,
+        schedule=section.schedule,
+        warmup=section.warmup,
+        label_smoothing=section.label_smoothing,
+        weight_decay=section.weight_decay,
+        clip=section.clip,
+        adam_epsilon=section.adam_epsilon,
+        adam_beta2=section.adam_beta2,
+        accumulate=section.accumulate,
+        precision=precision,
+        freeze_embeddings=section.freeze_embeddings,
+        seed=plan.seed,
+    )
+
+
+def frame_of(plan: Recipe, tokenizer: Tokenizer, card: ModelCard) -> Frame:
+    """The special tokens, segments and limits of this recipe's rows."""
+    roles = tokenizer.roles
+    return Frame(
+        pad=roles.pad,
+        start=roles.start,
+        separator=roles.separator,
+        mask=roles.mask,
+        vocabulary=tokenizer.size,
+        source_segment=card.source_segment,
+        target_segment=card.target_segment,
+        max_source=plan.tokens.max_source,
+        max_target=plan.tokens.max_target,
+    )
+
+
+def feed_of(plan: Recipe, store: Store, frame: Frame) -> Feed:
+    """The examples of a store in this recipe's batches."""
+    section = plan.finetune
+    corruption = Corruption(
+        target=section.target_mask, random=section.random, keep=section.keep, source=section.source_mask
+    )
+    sources, targets = store.lengths("source"), store.lengths("target")
+
+    def lengths(source: Ints, target: Ints) -> Ints:
+        return row_length(section.objective, source, target, frame)
+
+    def order(epoch: int) -> list[Ints]:
+        return batches(
+            sources, targets, row_length=lengths, batch_tokens=section.batch_tokens, seed=plan.seed, epoch=epoch
+        )
+
+    return Feed(store, build(section.objective, corruption), frame, order, plan.seed)
+
+
+def fingerprint(store: Store) -> str:
+    """What tells two training sets apart: the sha256 of what the store was made from."""
+    return hashlib.sha256(json.dumps(store.meta, sort_keys=True).encode()).hexdigest()
+
+
+def validation_of(plan: Recipe, prepared: Prepared, frame: Frame, card: ModelCard) -> Validation | None:
+    """What is measured during training; None for a recipe without a validation split."""
+    split, section = plan.data.valid, plan.finetune
+    if split is None:
+        return None
+    pairs = list(preparation.evaluation_pairs(split, prepared.tokenizer, on_bad_line=plan.data.on_bad_line))
+    count = min(section.evaluate_examples or len(pairs), len(pairs))
+    chosen = [index * len(pairs) // count for index in range(count)]
+    store = prepared.stores["valid"]
+    wanted = [*plan.evaluate.metrics, *([] if section.keep_best_by == "loss" else [section.keep_best_by])]
+    scoring = plan.evaluate
+    return Validation(
+        feed=feed_of(plan, store, frame),
+        options=train_options(plan),
+        decode=decoder_of(plan, card, prepared.tokenizer),
+        sources=[store[index].source.tolist() for index in chosen],
+        references=[list(pairs[index].references) for index in chosen],
+        names=metrics.expand(wanted),
+        scoring=metrics.Options(language=scoring.language, lowercase=scoring.lowercase, tokenize=scoring.tokenize),
+    )
+
+
+def decoder_of(
+    plan: Recipe, card: ModelCard, tokenizer: Tokenizer
+) -> Callable[[Encoder, list[list[int]], Callable[[], bool]], list[str] | None]:
+    """The recipe's decoding, in float32 as the weights are: sources to texts, None when asked to stop."""
+    options = GenerateOptions().updated({**plan.resolved()["generate"], "dtype": "auto"})
+
+    def decode(encoder: Encoder, sources: list[list[int]], stop: Callable[[], bool]) -> list[str] | None:
+        texts = [""] * len(sources)
+        for batch in Generator(encoder, card, tokenizer, options).batches(sources):
+            for place, hypotheses in batch:
+                texts[place] = tokenizer.decode(hypotheses[0].ids) if hypotheses else ""
+            if stop():
+                return None
+        return texts
+
+    return decode

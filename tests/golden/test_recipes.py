@@ -1,13 +1,16 @@
 """The shipped recipes: all there, all sound, with the published settings."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from unilmctl.errors import DataError
+from unilmctl.generation.options import DTYPES, NORMALIZATIONS, SEARCHES, GenerateOptions
 from unilmctl.model import Encoder, ModelConfig
-from unilmctl.recipe import dump_yaml, list_recipes, load, require_files, shelf
+from unilmctl.recipe import Generate, dump_yaml, list_recipes, load, require_files, shelf
 
 NAMES = ["cnndm", "csl", "e2e", "gigaword", "lcsts", "multi30k", "quickstart", "squad_qg", "xsum"]
 
@@ -73,3 +76,12 @@ def test_models_from_scratch_are_as_small_as_promised(name: str, most: int) -> N
     with torch.device("meta"):
         encoder = Encoder(ModelConfig(vocabulary=recipe.tokens.train.size, **sizes))
     assert sum(parameter.numel() for parameter in encoder.parameters()) <= most
+
+
+def test_a_recipe_decodes_as_the_command_line_does() -> None:
+    options = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in asdict(GenerateOptions()).items()
+    }
+    assert Generate().model_dump() == options
+    for name, known in (("search", SEARCHES), ("length_normalization", NORMALIZATIONS), ("dtype", DTYPES)):
+        assert set(get_args(Generate.model_fields[name].annotation)) == set(known)

@@ -255,10 +255,8 @@ class Generate(Section):
         le=1,
         description="Sampling: only the likeliest tokens that hold this much probability; null: all.",
     )
-    seed: Whole = Field(default=1, ge=0, le=2**63 - 1, description="Seed of the sampling.")
-    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
-        default="auto", description="Number format of the weights."
-    )
+    seed: Whole = Field(default=1, ge=0, le=2**32 - 1, description="Seed of the sampling.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="Number format of the weights.")
     batch_tokens: Whole = Field(default=16384, ge=16, le=100000000, description="Tokens that are decoded at a time.")
     workers: Whole = Field(default=1, ge=1, le=4096, description="Processes that share the input.")
 
@@ -289,7 +287,7 @@ class Recipe(Section):
     run: Folder = Field(
         default=Path("runs/recipe"), description="Run folder; default: `runs/` and the name of the recipe file."
     )
-    seed: Whole = Field(default=1, ge=0, le=2**63 - 1, description="Seed of all that is random in training.")
+    seed: Whole = Field(default=1, ge=0, le=2**32 - 1, description="Seed of all that is random in training.")
     data: Data = Field(description="The text.")
     model: Model = Field(default=Model(), description="Where the model comes from: one of `init` and `architecture`.")
     tokens: Tokens = Field(default=Tokens(), description="How text becomes tokens.")

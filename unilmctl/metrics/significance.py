@@ -14,7 +14,7 @@ from unilmctl.metrics.values import Comparison, Interval, Measured, Table
 SEED = 12345  # sacrebleu's: with it and RESAMPLES the intervals of BLEU, chrF and TER are sacrebleu's own
 RESAMPLES = 1000
 TRIALS = 10000
-_CELLS = 1 << 22  # weights held at once
+_CELLS = 1 << 18  # weights held at once: two megabytes stay in the cache
 
 
 def bootstrap(measured: Measured, *, resamples: int = RESAMPLES, seed: int = SEED) -> Table:
@@ -42,17 +42,16 @@ def compare(
     difference = value - against
     if not (system.resampled and other.resampled):
         return Comparison(name, value, against, difference, None, None)
-    change = other.table - system.table
-    swapped = _figures(lambda moved: _swap(system, other, moved), _coins(len(change), trials, seed), change)
+    ours, theirs = system.table.sum(axis=0), other.table.sum(axis=0)
+
+    def swap(moved: Table) -> float:
+        return system.combine(ours + moved) - other.combine(theirs - moved)
+
+    swapped = _figures(swap, _coins(len(system.table), trials, seed), other.table - system.table)
     # Sums in another order differ in the last digits; that must not turn an equal difference into a smaller one.
     extreme = int((np.abs(swapped) >= abs(difference) - 1e-9).sum())
     bounds = bootstrap(system, resamples=resamples, seed=seed) - bootstrap(other, resamples=resamples, seed=seed)
     return Comparison(name, value, against, difference, (extreme + 1) / (trials + 1), interval(bounds, seed=seed))
-
-
-def _swap(system: Measured, other: Measured, moved: Table) -> float:
-    """The difference after `moved` [S] went from one system's sum to the other's."""
-    return system.combine(system.table.sum(axis=0) + moved) - other.combine(other.table.sum(axis=0) - moved)
 
 
 def _figures(combine: Callable[[Table], float], weights: Iterator[NDArray[np.float64]], table: Table) -> Table:
@@ -71,7 +70,8 @@ def _coins(sentences: int, trials: int, seed: int) -> Iterator[NDArray[np.float6
     """Whether each sentence is swapped, in blocks [T, N]."""
     random = np.random.default_rng(seed)
     for size in _blocks(sentences, trials):
-        yield random.integers(0, 2, size=(size, sentences), dtype=np.int8).astype(np.float64)
+        flips = random.integers(0, 256, size=(size, -(-sentences // 8)), dtype=np.uint8)
+        yield np.unpackbits(flips, axis=1, count=sentences).astype(np.float64)
 
 
 def _blocks(sentences: int, total: int) -> Iterator[int]:

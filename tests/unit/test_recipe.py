@@ -8,7 +8,16 @@ import pytest
 from recipe_texts import MINIMAL, SCRATCH, mistakes, ok, write
 
 from unilmctl.errors import DataError, RecipeError
-from unilmctl.recipe import dump_yaml, find_recipe, list_recipes, load, missing_files, require_files, walk
+from unilmctl.recipe import (
+    dump_yaml,
+    find_recipe,
+    list_recipes,
+    load,
+    missing_files,
+    require_files,
+    walk,
+    write_generated,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -190,6 +199,15 @@ def test_absent_data_is_named_with_its_source() -> None:
     for name in ("a", "b", "d"):
         write("x", name)
     require_files(recipe)
+
+
+def test_built_in_data_is_written_where_it_is_absent() -> None:
+    text = "data: {generated: numbers, train: {files: [t]}, valid: {files: [d/v]}}\nmodel: {init: m}\n"
+    write("mine", "t")
+    assert write_generated(ok(text)) == [Path("d/v")]
+    assert Path("t").read_text() == "mine"
+    assert missing_files(ok(text)) == []
+    assert write_generated(ok(MINIMAL)) == []
 
 
 def test_many_absent_files_are_counted() -> None:

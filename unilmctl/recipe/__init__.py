@@ -15,7 +15,16 @@ from unilmctl.recipe.schema import (
     Tokens,
     TrainTokens,
 )
-from unilmctl.recipe.shelf import Listed, find_recipe, list_recipes, missing_files, require_files, shelf, splits_of
+from unilmctl.recipe.shelf import (
+    Listed,
+    find_recipe,
+    list_recipes,
+    missing_files,
+    require_files,
+    shelf,
+    splits_of,
+    write_generated,
+)
 
 __all__ = [
     "Data",
@@ -39,4 +48,5 @@ __all__ = [
     "shelf",
     "splits_of",
     "walk",
+    "write_generated",
 ]

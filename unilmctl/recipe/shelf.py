@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import unilmctl
+from unilmctl import examples
 from unilmctl.errors import DataError, RecipeError
 from unilmctl.recipe.schema import Recipe, Split
 
@@ -74,3 +75,11 @@ def require_files(recipe: Recipe, splits: Iterable[str] = ("train", "valid", "te
     names = ", ".join(map(str, missing[:3])) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
     hint = f"the data: {' '.join(recipe.data.fetch.split())}" if recipe.data.fetch else None
     raise DataError(f"{names}: no such file, and {recipe.origin} needs it", hint)
+
+
+def write_generated(recipe: Recipe) -> list[Path]:
+    """Writes the absent files of built-in data; gives those that were written, none when the data is not built in."""
+    if recipe.data.generated is None:
+        return []
+    files = {name: split.files[0] for name, split in splits_of(recipe).items()}
+    return examples.write_missing(recipe.data.generated, files)

@@ -15,6 +15,10 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "said"),
     [
         (
+            "data: {generated: numbers, train: {files: [a, b]}}\nmodel: {init: m}\n",
+            "r.yaml:1:43: data.train.files: built-in data is one JSON-lines file a split",
+        ),
+        (
             "data: {train: {files: [a]}}\n",
             "r.yaml:1:1: model: needs init (a model folder) or architecture (from scratch)",
         ),

@@ -35,7 +35,12 @@ def check(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
 def _splits(recipe: Recipe) -> Iterator[Broken]:
     for name in ("train", "valid", "test"):
         split = getattr(recipe.data, name)
-        if split is None or split.target_files is None:
+        if split is None:
+            continue
+        if recipe.data.generated is not None and (len(split.files) > 1 or split.target_files is not None):
+            text = "built-in data is one JSON-lines file a split"
+            yield Broken(f"data.{name}.files data.{name}.target_files data.generated", text)
+        if split.target_files is None:
             continue
         targets = f"data.{name}.target_files"
         if len(split.target_files) != len(split.files):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -102,7 +103,8 @@ def from_row(text: str, where: str, *, format: str, header: dict[str, int] | Non
         if not 1 + need_target <= len(cells) <= 2:
             expected = "2 columns (source, target)" if need_target else "1 or 2 columns (source, target)"
             raise DataError(
-                f"{where}: {expected} were expected, the row has {len(cells)}", "a header row names columns"
+                f"{where}: {expected} were expected, the row has {len(cells)}",
+                f"a header row with a cell {Columns().source!r} says which columns are source and target",
             )
         header = {"source": 0, "target": 1} if len(cells) == 2 else {"source": 0}
     last = max(header.values())
@@ -119,11 +121,12 @@ def split_tsv(text: str, where: str) -> list[str]:
 
 def split_csv(text: str, where: str) -> list[str]:
     """Cells of a CSV row (RFC 4180: quoted cells may hold commas, doubled quotes and line feeds)."""
+    csv.field_size_limit(sys.maxsize)  # of the whole process: 128 kB, unless somebody says otherwise
     try:
         rows = list(csv.reader([text], strict=True))
     except csv.Error as error:
         raise DataError(f"{where}: not valid CSV: {error}") from error
-    return rows[0] if rows else [""]
+    return next((row for row in rows if row), [""])
 
 
 CELLS: dict[str, Callable[[str, str], list[str]]] = {"tsv": split_tsv, "csv": split_csv}

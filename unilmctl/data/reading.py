@@ -196,7 +196,10 @@ def _header(
     if first is None:
         return None, lines
     where, line = first
-    cells = [cell.strip() for cell in CELLS[format](line.decode("utf-8", "replace").removesuffix("\r"), where)]
+    try:
+        cells = [cell.strip() for cell in CELLS[format](decode(line, where), where)]
+    except DataError:  # a bad row like any other: its turn comes
+        cells = []
     if columns.source not in cells:
         return None, chain([first], lines)
     wanted = {"source": columns.source, "target": columns.target}

@@ -26,10 +26,10 @@ class PieceEngine:
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         pieces = [str(self._processor.id_to_piece(i)) for i in range(self._processor.vocab_size())]
         self.vocabulary = pieces
-        self._ids = list(range(len(pieces)))  # the model file's id -> ours
+        self._renumbered: list[int] | None = None  # the model file's id -> ours
         if fairseq:
             self.vocabulary = ["<s>", "<pad>", "</s>", "<unk>", *pieces[3:], "<mask>"]
-            self._ids = [3, 0, 2, *(i + 1 for i in range(3, len(pieces)))]
+            self._renumbered = [3, 0, 2, *(i + 1 for i in range(3, len(pieces)))]
         byte_names = [f"<0x{value:02X}>" for value in range(256)]
         where = {piece: i for i, piece in enumerate(self.vocabulary)}
         self._bytes = [where[name] for name in byte_names] if all(name in where for name in byte_names) else None
@@ -43,16 +43,19 @@ class PieceEngine:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of every text."""
-        encoded = self._processor.encode(list(texts))
-        ours = self._ids
-        return [
-            self._spelled(text) if self._bytes and BLANK in text else [ours[i] for i in ids]
-            for text, ids in zip(texts, encoded, strict=True)
-        ]
+        encoded = self._ours(self._processor.encode(list(texts)))
+        if self._bytes is None:
+            return encoded
+        return [self._spelled(text) if BLANK in text else ids for text, ids in zip(texts, encoded, strict=True)]
+
+    def _ours(self, encoded: list[list[int]]) -> list[list[int]]:
+        """The model file's ids as ours."""
+        table = self._renumbered
+        return encoded if table is None else [[table[i] for i in ids] for ids in encoded]
 
     def _spelled(self, text: str) -> list[int]:
         """Ids of a text that holds a literal ▁, which the model would take for a blank: it is spelled in bytes."""
-        first, *rest = ([self._ids[i] for i in ids] for ids in self._processor.encode(text.split(BLANK)))
+        first, *rest = self._ours(self._processor.encode(text.split(BLANK)))
         for segment in rest:
             first += self._in_bytes(BLANK)
             if segment:  # its first piece begins with the blank that every text is given: spell that piece without it

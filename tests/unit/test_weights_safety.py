@@ -20,6 +20,8 @@ from tiny_checkpoints import on_disk, tiny, write_config, write_vocabulary
 
 from unilmctl.errors import ModelError
 from unilmctl.weights import convert
+from unilmctl.weights.assembling import assemble
+from unilmctl.weights.configuration import hugging_face_config
 from unilmctl.weights.reading import read_json, read_pickle, read_safetensors
 from unilmctl.weights.sources import read_tensors
 
@@ -223,6 +225,35 @@ def test_a_truncated_pickle_is_refused(part: float, legacy: bool, tmp_path: Path
     refused(read_pickle, tmp_path / "x.bin")
 
 
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_flipped_bytes_end_in_weights_or_in_a_reason(form: str, tmp_path: Path) -> None:
+    encoder = tiny(layers=1, hidden=4, heads=1, feedforward=4)
+    path, raw, random = tmp_path / "x", hugging_face_config(encoder.config), np.random.default_rng(5)
+    if form == "safetensors":
+        path.write_bytes(save(on_disk(encoder)))
+    else:
+        torch.save(on_disk(encoder), path, _use_new_zipfile_serialization=form == "zip")
+    content, outcomes = path.read_bytes(), set()
+    for _ in range(150):
+        broken = bytearray(content)
+        broken[random.integers(min(len(content), 3000))] ^= int(random.integers(1, 256))
+        path.write_bytes(broken)
+        try:
+            assemble(read_safetensors(path) if form == "safetensors" else read_pickle(path), raw, "x")
+            outcomes.add("read")
+        except ModelError:
+            outcomes.add("refused")
+    assert outcomes == {"read", "refused"}
+
+
+@pytest.mark.parametrize("key", ["model_type", "hidden_act", "position_embedding_type", "layer_norm_eps", "vocab_size"])
+@pytest.mark.parametrize("value", [[], {}, 17, -1.5, "x", float("inf")])
+def test_a_configuration_of_nonsense_is_refused(key: str, value: Any) -> None:
+    encoder = tiny()
+    with pytest.raises(ModelError):
+        assemble(on_disk(encoder), {**hugging_face_config(encoder.config), key: value}, "here")
+
+
 def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
     for read in (read_pickle, read_safetensors, read_json):
         assert "No such file or directory" in refused(read, tmp_path / "x")
@@ -277,7 +308,7 @@ def test_a_configuration_of_a_billion_layers_is_refused_before_allocation(tmp_pa
 
 
 def test_a_model_larger_than_its_file_is_refused_before_allocation(tmp_path: Path) -> None:
-    sizes = {"hidden_size": 65_536, "intermediate_size": 10**6, "num_hidden_layers": 900, "vocab_size": 4_000_000}
+    sizes = {"hidden_size": 65_536, "intermediate_size": 10**6, "num_hidden_layers": 50, "vocab_size": 4_000_000}
     checkpoint(tmp_path, on_disk(tiny()), **sizes)
     with pytest.raises(ModelError, match="has shape .27, 8., config.json asks for .4000000, 65536."):
         convert(str(tmp_path), tmp_path / "out")

@@ -36,9 +36,9 @@ def family_name(raw: Mapping[str, Any], tensors: Tensors, where: str, architectu
     """Which family's names a checkpoint uses: what the caller says, what config.json says, what the names say."""
     said = architecture or raw.get("model_type")
     if said is not None:
-        if said not in FAMILIES:
+        if not isinstance(said, str) or said not in FAMILIES:
             raise ModelError(f"{where}: models of type '{said}' are not supported", f"supported: {', '.join(FAMILIES)}")
-        return str(said)
+        return said
     for name in ("bert", "roberta", "electra"):
         if any(tensor.removeprefix("module.").startswith(f"{name}.") for tensor in tensors):
             return name
@@ -78,7 +78,7 @@ def model_config(raw: Mapping[str, Any], family: str, where: str) -> ModelConfig
     if raw.get("position_embedding_type", "absolute") != "absolute":
         raise ModelError(f"{where}: position embeddings of type '{raw['position_embedding_type']}' are not supported")
     activation = raw.get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ModelError(f"{where}: activation {activation!r} is not supported", f"supported: {', '.join(ACTIVATIONS)}")
     hidden = values.integer("hidden_size", 256 if family == "electra" else 768)
     embedding = values.integer("embedding_size", 128 if family == "electra" else hidden)

@@ -7,6 +7,7 @@ unpickler and nowhere else: there is no fall-back. Every refusal is a ModelError
 import json
 import re
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,7 +78,8 @@ def read_pickle(path: Path) -> Tensors:
     """The state dict in a `.bin` or `.pt` file, by torch's restricted unpickler alone: no code of the file is run."""
     zipped = _refuse_archives(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings(action="ignore"):  # of old pickle protocols, storages, ...
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # whatever a foreign file makes the unpickler raise, the file is refused

@@ -1,12 +1,16 @@
 """Tiny random checkpoints for the tests of the weights room."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
+from unilmctl.errors import ModelError
 from unilmctl.model import Encoder, ModelConfig
 from unilmctl.weights.configuration import hugging_face_config
 from unilmctl.weights.names import rules, to_disk
@@ -46,3 +50,20 @@ def same(left: Encoder, right: Encoder) -> bool:
     """Whether two encoders hold the same bits under the same names."""
     ours, theirs = left.state_dict(), right.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def checkpoint(folder: Path, tensors: dict[str, torch.Tensor] | None = None, **config: Any) -> None:
+    """A folder as of somebody else, with these tensors (None: without weights)."""
+    write_config(folder, tiny().config, **config)
+    write_vocabulary(folder)
+    if tensors is not None:
+        (folder / "model.safetensors").write_bytes(save(tensors))
+
+
+def refused(read: Callable[[Path], Any], path: Path) -> str:
+    """The message with which `read` refuses the file; it names the file, and the exit code is 5."""
+    with pytest.raises(ModelError) as caught:
+        read(path)
+    assert caught.value.exit_code == 5
+    assert str(path) in str(caught.value)
+    return str(caught.value)

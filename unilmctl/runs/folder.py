@@ -114,8 +114,8 @@ class RunFolder:
         path = self.folder / pointer
         if not path.is_file():
             return None
-        checkpoint = self.folder / CHECKPOINTS / path.read_text(encoding="utf-8").strip()
-        return checkpoint if checkpoint.is_dir() and checkpoint.name else None
+        name = path.read_text(encoding="utf-8").strip()
+        return self.checkpoint(name) if name and self.checkpoint(name).is_dir() else None
 
     def prune(self, kept: Collection[str]) -> None:
         """Removes the steps whose names are not `kept`, and what a crash left half written."""

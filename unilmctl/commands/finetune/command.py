@@ -39,7 +39,7 @@ def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> Fi
     Raises a UserError for mistakes in recipe, data and model; Stopped, with everything saved, after a signal.
     """
     plan = recipes.load(recipe, settings)
-    torch.set_num_threads(plan.finetune.threads or os.cpu_count() or 1)
+    torch.set_num_threads(plan.finetune.threads or _cores())
     folder = RunFolder(plan.run)
     if fresh:
         folder.clear()
@@ -161,6 +161,11 @@ def _recorded(folder: RunFolder) -> dict[str, object]:
             f"{folder.recipe}: written by another version of the program\n{error.message}",
             "start over with --fresh, or give the recipe another `run` folder",
         ) from error
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _tell(report: FinetuneReport) -> None:

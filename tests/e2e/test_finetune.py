@@ -1,0 +1,289 @@
+"""`finetune` from a recipe to a finished run: learning, stopping and going on, changed recipes, averages."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from unilmctl.commands import finetune
+from unilmctl.commands.finetune import fitting
+from unilmctl.errors import DataError, RecipeError, Stopped
+from unilmctl.files import verify_manifest
+from unilmctl.generation import GenerateOptions, Generator
+from unilmctl.runs import RunFolder, StopSignals, model_folder
+from unilmctl.tokens import Tokenizer
+from unilmctl.weights import load_model
+
+WORDS = ("red", "green", "blue", "one", "two", "three", "four", "old", "new", "big", "small", "cat", "dog", "bird")
+RECIPE = """
+run: run
+seed: 3
+data: {train: {files: [train.jsonl]}, valid: {files: [valid.jsonl]}}
+model: {architecture: bert, layers: 2, hidden: 32, heads: 2, feedforward: 64, positions: 40}
+tokens: {max_source: 16, max_target: 12, train: {kind: wordpiece, size: 60}}
+finetune: {objective: OBJECTIVE, batch_tokens: 240, steps: 7, learning_rate: 5e-3, warmup: 2, accumulate: 2,
+  precision: float32, log_every: 2, evaluate_every: 3, save_every: 3, keep_last: 2, threads: 1}
+generate: {search: greedy}
+evaluate: {metrics: [bleu]}
+"""
+
+
+def pairs(count: int) -> list[dict[str, str]]:
+    """Sources of four words; the target is a word by word answer to them, in reverse order."""
+    made = []
+    for index in range(count):
+        words = [WORDS[(index * 7 + place * 5 + index * place) % len(WORDS)] for place in range(4)]
+        made.append({"src": " ".join(words), "tgt": " ".join(["the", *reversed(words)])})
+    return made
+
+
+def write(folder: Path, name: str, lines: list[dict[str, Any]]) -> None:
+    (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data and a recipe, in which the test runs."""
+    write(tmp_path, "train.jsonl", pairs(32))
+    write(tmp_path, "valid.jsonl", [{"src": pair["src"], "refs": [pair["tgt"], "the"]} for pair in pairs(6)])
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("OBJECTIVE", "pseudo"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def tune(*settings: str, fresh: bool = False) -> finetune.FinetuneReport:
+    return finetune.run(recipe="recipe.yaml", settings=settings, fresh=fresh)
+
+
+def contents(run: Path) -> dict[str, Any]:
+    """Everything a run has written but for the clock: tensors, states, log, pointers."""
+    found: dict[str, Any] = {}
+    for path in sorted(run.rglob("*")):
+        name = str(path.relative_to(run))
+        if path.suffix == ".safetensors" and "store" not in name:
+            found[name] = {key: tensor.tolist() for key, tensor in load_file(path).items()}
+        elif path.name in ("state.json", "log.jsonl"):
+            lines = path.read_text().splitlines() if path.name == "log.jsonl" else [path.read_text()]
+            found[name] = [without_clock(json.loads(line)) for line in lines]
+        elif path.name in ("best", "latest"):
+            found[name] = path.read_text()
+    return found
+
+
+def without_clock(entry: dict[str, Any]) -> dict[str, Any]:
+    inner = {**entry.get("sums", {})}
+    inner.pop("seconds", None)
+    return {key: value for key, value in entry.items() if key not in ("seconds", "tokens_per_second", "sums")} | inner
+
+
+@pytest.mark.parametrize("objective", ["pseudo", "masked", "causal"])
+def test_a_tiny_model_learns_its_data_by_heart(objective: str, place: Path) -> None:
+    report = tune(
+        f"finetune.objective={objective}",
+        "finetune.batch_tokens=2000",
+        "finetune.accumulate=1",
+        "finetune.steps=220",
+        "finetune.warmup=20",
+        "finetune.learning_rate=1e-2",
+        "finetune.evaluate_every=220",
+        "finetune.save_every=220",
+        "model.dropout=0",
+        "model.attention_dropout=0",
+        "finetune.label_smoothing=0",
+    )
+    folder = model_folder(report.run)
+    (encoder, card), tokenizer = load_model(folder), Tokenizer.load(folder)
+    assert (card.objective, card.max_target, card.head_trained) == (objective, 12, True)
+    options = GenerateOptions().updated({**card.generate, "search": "greedy"})
+    generator = Generator(encoder, card, tokenizer, options)
+    sources = tokenizer.encode_batch([pair["src"] for pair in pairs(32)])
+    written = [tokenizer.decode(hypotheses[0].ids) for hypotheses in generator.generate(sources)]
+    wrong = [(found, pair["tgt"]) for found, pair in zip(written, pairs(32), strict=True) if found != pair["tgt"]]
+    assert wrong == []
+
+
+def test_a_run_leaves_what_it_promises(place: Path) -> None:
+    report = tune()
+    run = RunFolder(report.run)
+    assert report.steps == 7
+    assert run.steps() == [6, 7]
+    assert (place / "latest").read_text() == "run\n"
+    assert run.pointed("latest") == run.checkpoint(7)
+    assert report.best is not None
+    assert run.pointed("best") == run.checkpoint(report.best.name)
+    for step in run.steps():
+        assert verify_manifest(run.checkpoint(step)) == []
+        assert (run.checkpoint(step) / "tokenizer.json").exists() or (run.checkpoint(step) / "vocab.txt").exists()
+    entries = run.read_log()
+    assert [entry["step"] for entry in entries if entry["event"] == "steps"] == [2, 4, 6, 7]
+    evaluations = [entry for entry in entries if entry["event"] == "evaluation"]
+    assert [entry["step"] for entry in evaluations] == [3, 6, 7]
+    assert all({"loss", "bleu", "examples"} <= entry.keys() for entry in evaluations)
+    assert min(entry["loss"] for entry in evaluations) == report.best.value
+    assert "steps: 7" in run.recipe.read_text()
+
+
+def test_a_finished_run_is_left_as_it_is(place: Path) -> None:
+    tune()
+    before = contents(place / "run")
+    assert tune().steps == 7
+    assert contents(place / "run") == before
+
+
+class StopAt:
+    """Asks to stop at a certain question, as a signal would."""
+
+    def __init__(self, question: int, number: signal.Signals) -> None:
+        self.question, self.number, self.asked = question, number, 0
+
+    @property
+    def asked_by(self) -> Callable[[StopSignals], bool]:
+        """In the place of `StopSignals.__call__`."""
+
+        def ask(signals: StopSignals) -> bool:
+            self.asked += 1
+            if self.asked == self.question:
+                os.kill(os.getpid(), self.number)
+            return signals.received is not None
+
+        return ask
+
+
+@pytest.mark.parametrize("question", [1, 2, 3, 5, 9, 13, 14, 15, 17, 20, 26, 30])
+def test_stopped_and_gone_on_is_the_same_as_never_stopped(
+    question: int, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["finetune.average_last=2"]
+    tune(*settings)
+    expected = contents(place / "run")
+    stop = StopAt(question, signal.SIGTERM)
+    with monkeypatch.context() as patched:
+        patched.setattr(StopSignals, "__call__", stop.asked_by)
+        with pytest.raises(Stopped) as caught:
+            tune(*settings, fresh=True)
+    assert caught.value.exit_code == 75
+    assert caught.value.hint == "run the same command again to go on"
+    torch.manual_seed(question)
+    tune(*settings)
+    assert contents(place / "run") == expected
+
+
+def test_an_interrupt_exits_130(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StopSignals, "__call__", StopAt(4, signal.SIGINT).asked_by)
+    with pytest.raises(Stopped) as caught:
+        tune()
+    assert caught.value.exit_code == 130
+    assert caught.value.message == "stopped after step 1; all is saved in run"
+
+
+def test_several_stops_are_the_same_as_none(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tune()
+    expected = contents(place / "run")
+    codes = []
+    while True:
+        stop = StopAt(8, signal.SIGINT)
+        with monkeypatch.context() as patched, suppress(Stopped):
+            patched.setattr(StopSignals, "__call__", stop.asked_by)
+            tune(fresh=not codes)
+            break
+        codes.append(stop.asked)
+    assert len(codes) >= 3
+    assert contents(place / "run") == expected
+
+
+def test_a_broken_newest_checkpoint_is_passed_over(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tune()
+    expected = contents(place / "run")
+    path = place / "run" / "checkpoints" / "step-7" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    tune()
+    shown = capsys.readouterr().err
+    assert "warning: a checkpoint is broken and left out: " in shown
+    assert "going on from step 6" in shown
+    assert contents(place / "run") == expected
+
+
+def test_another_recipe_does_not_go_on(place: Path) -> None:
+    tune()
+    with pytest.raises(
+        RecipeError, match=r"run holds a run of a different recipe: finetune\.learning_rate was 0\.005, is"
+    ):
+        tune("finetune.learning_rate=1e-3")
+    assert tune("finetune.learning_rate=1e-3", fresh=True).steps == 7
+    assert tune("finetune.learning_rate=1e-3", "finetune.steps=9").steps == 9
+
+
+def test_changed_training_data_does_not_go_on(place: Path) -> None:
+    tune()
+    write(place, "train.jsonl", pairs(33))
+    with pytest.raises(DataError, match="the training data has changed since step-7 of run"):
+        tune("finetune.steps=9")
+
+
+def test_the_average_of_the_last_checkpoints_is_written_and_measured(place: Path) -> None:
+    report = tune("finetune.average_last=2")
+    run = RunFolder(report.run)
+    average, parts = run.checkpoint("average"), [run.checkpoint(step) for step in (6, 7)]
+    assert verify_manifest(average) == []
+    found = load_model(average).encoder.state_dict()
+    states = [load_model(part).encoder.state_dict() for part in parts]
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, (states[0][name] + states[1][name]) / 2)
+    (entry,) = [entry for entry in run.read_log() if entry["event"] == "average"]
+    if report.best is not None and report.best.name == "average":
+        assert report.best.value == entry["loss"]
+    else:
+        assert report.best is not None
+        assert report.best.value <= entry["loss"]
+
+
+def test_best_by_a_score_and_without_validation(place: Path) -> None:
+    report = tune("finetune.keep_best_by=bleu")
+    values = [entry["bleu"] for entry in RunFolder(report.run).read_log() if entry["event"] == "evaluation"]
+    assert report.best is not None
+    assert report.best.value == max(values)
+    report = tune("data.valid=null", "run=other")
+    assert report.best is None
+    assert model_folder(report.run).name == "step-7"
+
+
+def test_a_head_that_was_never_trained_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = model_folder(tune().run)
+    card = json.loads((first / "unilmctl.json").read_text())
+    (first / "unilmctl.json").write_text(json.dumps({**card, "head_trained": False}))
+    (place / "recipe.yaml").write_text(
+        "run: second\ndata: {train: {files: [train.jsonl]}}\n"
+        f"model: {{init: {first}}}\ntokens: {{max_source: 30, max_target: 30}}\n"
+        "finetune: {steps: 1, warmup: 0, batch_tokens: 400, threads: 1}\n"
+    )
+    tune()
+    shown = capsys.readouterr().err
+    assert f"warning: {first}: its language-model head was never trained" in shown
+    assert "warning: positions grown from 40 to 60" in shown
+    assert load_model(model_folder(place / "second")).card.head_trained
+
+
+def test_sigterm_saves_and_exits_75_and_the_run_goes_on(place: Path) -> None:
+    command = [sys.executable, "-m", "unilmctl", "finetune", "recipe.yaml", "--set", "finetune.steps=100000"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(fitting.__file__).parents[3])}
+    process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 90
+    while not (place / "run" / "latest").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 75, shown
+    assert "all is saved in run" in shown
+    step = RunFolder(place / "run").steps()[-1]
+    assert RunFolder(place / "run").newest()[1] == []
+    assert tune(f"finetune.steps={step + 1}").steps == step + 1

@@ -29,9 +29,12 @@ def run(arguments: Sequence[str]) -> int:
     try:
         outcome = app(list(arguments), prog_name="unilmctl", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        # Typer turns a closed pipe into an exit with 1; what it was is in the context.
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         # Whoever read the output has left; Python must not complain when it flushes at its own end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return PIPE_CLOSED
     except KeyboardInterrupt:
         return INTERRUPTED

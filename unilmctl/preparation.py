@@ -143,6 +143,8 @@ class _Work:
         changed = difference(old.get("inputs"), wanted["inputs"])
         if changed:
             return f"{changed.split(' was ')[0]} has changed"
+        if old.get("tokenizer") != wanted.get("tokenizer"):
+            return "the vocabulary has changed"
         return difference(old, json.loads(json.dumps(wanted)))
 
 

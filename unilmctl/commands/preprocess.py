@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from unilmctl import console, examples
+from unilmctl import console
 from unilmctl import recipe as recipes
-from unilmctl.errors import RecipeError
 from unilmctl.preparation import Prepared, SplitReport, prepare
 from unilmctl.recipe import Recipe
 
@@ -21,27 +20,13 @@ def run(*, recipe: str | Path, settings: Sequence[str] = (), workers: int | None
     workers: processes that encode; None for one per core. Raises what `preparation.prepare` raises.
     """
     plan = recipes.load(recipe, settings)
-    write_generated(plan)
+    for path in recipes.write_generated(plan):
+        console.say(f"wrote {path}")
     recipes.require_files(plan)
     with _Watch() as watch:
         prepared = _prepared(plan, workers, watch.tell)
     _show(plan.store, prepared)
     return prepared
-
-
-def write_generated(plan: Recipe) -> None:
-    """Write the built-in data that the recipe names, where its files are absent."""
-    if plan.data.generated is None:
-        return
-    files = {}
-    for name, split in recipes.splits_of(plan).items():
-        if len(split.files) != 1:
-            raise RecipeError(
-                f"{plan.origin}: data.{name}.files: built-in data is one file a split, not {len(split.files)}"
-            )
-        files[name] = split.files[0]
-    for path in examples.write_missing(plan.data.generated, files):
-        console.say(f"wrote {path}")
 
 
 def _prepared(plan: Recipe, workers: int | None, tell: Callable[[str, int, int | None], None]) -> Prepared:

@@ -104,7 +104,7 @@ def from_row(text: str, where: str, *, format: str, header: dict[str, int] | Non
             expected = "2 columns (source, target)" if need_target else "1 or 2 columns (source, target)"
             raise DataError(
                 f"{where}: {expected} were expected, the row has {len(cells)}",
-                f"a header row with a cell {Columns().source!r} says which columns are source and target",
+                "in a file with other columns, a header row says which are source and target",
             )
         header = {"source": 0, "target": 1} if len(cells) == 2 else {"source": 0}
     last = max(header.values())

@@ -225,6 +225,17 @@ def test_a_checkpoint_gives_back_weights_moments_and_state(tmp_path: Path) -> No
     assert all(tensor.equal(loaded.state_dict()[name]) for name, tensor in encoder.state_dict().items())
 
 
+def test_moments_that_cannot_be_written_are_a_write_error(tmp_path: Path) -> None:
+    encoder, options = tiny_encoder(), options_of(steps=1)
+    optimizer = optimizer_of(encoder, options)
+    list(train(encoder, optimizer, feed_of(), options))
+    (tmp_path / "training.safetensors").mkdir()
+    state = State(Position(1, 0, 1, 0), {}, None, evaluated=True, data="")
+    tokenizer = train_tokenizer(["a b c"], kind="wordpiece", size=24)
+    with pytest.raises(WriteError, match=r"cannot write .*training\.safetensors"):
+        save_checkpoint(tmp_path, encoder, ModelCard(), tokenizer, optimizer=optimizer, state=state)
+
+
 def test_a_checkpoint_without_a_state_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text('{"position": 3}')
     with pytest.raises(ModelError, match=r"state\.json: cannot go on from it"):

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from unilmctl.errors import ModelError
+from unilmctl.errors import ModelError, WriteError
 from unilmctl.files import write_atomically, write_errors
 from unilmctl.model import Encoder
 from unilmctl.runs.folder import Best
@@ -47,7 +48,10 @@ def save_checkpoint(
     """Writes model, moments and state into `folder`, which the caller then publishes."""
     save_model(folder, encoder, card, tokenizer)
     with write_errors(folder / MOMENTS):
-        save_file(optimizer_tensors(encoder, optimizer), folder / MOMENTS)
+        try:
+            save_file(optimizer_tensors(encoder, optimizer), folder / MOMENTS)
+        except SafetensorError as error:
+            raise WriteError(f"cannot write {folder / MOMENTS}: {error}") from error
     with write_atomically(folder / STATE) as file:
         file.write((json.dumps(_plain(state), indent=1) + "\n").encode())
 

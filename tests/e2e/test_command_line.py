@@ -221,6 +221,12 @@ def test_a_mask_is_drawn(tmp_path: Path, unilmctl: Unilmctl) -> None:
     assert (tmp_path / "mask.svg").read_text().startswith("<svg")
 
 
+def test_text_is_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
+    done = shell("PYTHONIOENCODING=latin-1 unilmctl inspect mask 甲乙 丙", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "丙" in done.stdout
+
+
 def test_a_model_is_described(model: Path, unilmctl: Unilmctl) -> None:
     done = unilmctl("inspect", "model", model, "--json")
     assert done.returncode == 0, done.stderr

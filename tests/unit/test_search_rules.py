@@ -1,0 +1,74 @@
+"""The rules of what may be written."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_search import END, allowed
+
+from unilmctl.search import Prefix, Rules, repeated
+
+NEVER = float("-inf")
+WRITTEN = st.lists(st.lists(st.integers(1, 4), min_size=5, max_size=5), min_size=1, max_size=4)
+
+
+def banned(written: list[int], rules: Rules, prefix: Prefix | None = None, vocabulary: int = 6) -> set[int]:
+    logits = torch.zeros(1, 1, vocabulary)
+    rules.apply(logits, torch.tensor(written, dtype=torch.long).view(1, 1, -1), prefix)
+    return set((logits[0, 0] == NEVER).nonzero()[:, 0].tolist())
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    written=WRITTEN,
+    length=st.integers(0, 5),
+    size=st.integers(1, 4),
+    ignore=st.sets(st.integers(1, 4), max_size=2).map(tuple),
+)
+def test_repeated_ngrams_are_those_that_a_plain_search_finds(
+    written: list[list[int]], length: int, size: int, ignore: tuple[int, ...]
+) -> None:
+    rows, tokens = repeated(torch.tensor(written)[:, :length], size, ignore)
+    found = set(zip(rows.tolist(), tokens.tolist(), strict=True))
+    expected = set()
+    for row, ids in enumerate(written):
+        grams = {tuple(ids[i : i + size]) for i in range(length - size + 1)}
+        for token in range(1, 5):
+            new = (*ids[length - size + 1 : length], token)
+            if len(new) == size and new in grams and not set(new) & set(ignore):
+                expected.add((row, token))
+    assert found == expected
+
+
+def test_the_twin_of_the_other_tests_agrees_with_itself() -> None:
+    rules = Rules(END, max_length=9, no_repeat_ngram=2, no_repeat_ignore=(3,), min_length=2, forbid=(4,))
+    assert allowed([1, 2, 1], rules)
+    assert not allowed([1, 2, 1, 2], rules)
+    assert allowed([1, 3, 1, 3], rules)
+    assert not allowed([1], rules)
+    assert not allowed([1, 4], rules)
+
+
+def test_forbidden_tokens_and_the_minimal_length() -> None:
+    rules = Rules(END, max_length=9, min_length=2, forbid=(4, 5))
+    assert banned([], rules) == {END, 4, 5}
+    assert banned([1], rules) == {END, 4, 5}
+    assert banned([1, 2], rules) == {4, 5}
+
+
+def test_the_last_place_belongs_to_the_end() -> None:
+    rules = Rules(END, max_length=3, forbid=(1,))
+    assert banned([2, 2], rules) == {1, 2, 3, 4, 5}
+
+
+def test_a_prefix_overrules_every_other_rule_and_keeps_its_score() -> None:
+    rules = Rules(END, max_length=5, min_length=3, forbid=(1,))
+    prefix = Prefix.of([[1, 1], []])
+    assert prefix is not None
+    logits = torch.arange(12.0).view(2, 1, 6)
+    rules.apply(logits, torch.ones(2, 1, 1, dtype=torch.long), prefix)
+    assert logits[0, 0].tolist() == [NEVER, 1.0, NEVER, NEVER, NEVER, NEVER]
+    assert logits[1, 0].tolist() == [NEVER, NEVER, 8.0, 9.0, 10.0, 11.0]
+
+
+def test_no_prefix_at_all_is_none() -> None:
+    assert Prefix.of([[], []]) is None

@@ -9,6 +9,7 @@ sentences with the same model of BERT-base size and the same search, and must fi
 """
 
 import argparse
+import copy
 import json
 import statistics
 import time
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unilmctl.decoding import Decoder
+from unilmctl.decoding import Decoder, pack
 from unilmctl.model import Encoder, ModelConfig
 from unilmctl.rows import Frame
 from unilmctl.search import Rules, beam_search
@@ -141,7 +142,7 @@ def compare(encoder: Encoder, source: int, *, quick: bool, repeats: int) -> dict
     """One row of the result: CPU seconds of both for one source length, interleaved, medians."""
     random = np.random.default_rng(source)
     sources = [random.integers(10, 30000, source - 2) for _ in range(SENTENCES)]
-    ours, twin = Decoder(encoder, FRAME, "mask"), Twin(encoder, FRAME)
+    ours, twin = Decoder(pack(copy.deepcopy(encoder)), FRAME, "mask"), Twin(encoder, FRAME)
     steps = QUICK_STEPS if quick else TOKENS
     fast, slow = [], []
     for _ in range(repeats):

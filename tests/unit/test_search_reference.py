@@ -15,25 +15,23 @@ def search(toy: Toy, rules: Rules, **options: object) -> list[list[Hypothesis]]:
     return s2s_ft(*toy.start(), toy.step, rules, **options)  # type: ignore[arg-type]
 
 
+def own_score(toy: Toy, sentence: int, ids: list[int], token: int, rules: Rules) -> float:
+    """A token's log-probability with the bans."""
+    if (token == END and len(ids) < rules.min_length) or token in rules.forbid:
+        return BAN
+    grams = Rules(END, rules.max_length, 0, rules.no_repeat_ngram)
+    repeats = len(ids) >= rules.no_repeat_ngram and not allowed([*ids, token], grams) and allowed(ids, grams)
+    return toy.token_scores(sentence, [*ids, token])[-1] + BAN * repeats
+
+
 def twin(toy: Toy, sentence: int, rules: Rules, beam: int, scoring: Scoring) -> tuple[float, list[int]]:
     """The winner, with every frame of the beam written out."""
     frames: list[list[tuple[float, list[int]]]] = []
     live: list[tuple[float, list[int]]] = [(0.0, [])]
-    for time in range(rules.max_length):
+    for _ in range(rules.max_length):
         children = []
         for total, ids in live:
-            own = []
-            for token in range(toy.vocabulary):
-                score = toy.token_scores(sentence, [*ids, token])[-1]
-                plain = Rules(END, rules.max_length, 0, rules.no_repeat_ngram, rules.no_repeat_ignore)
-                if time >= rules.no_repeat_ngram > 0 and not allowed([*ids, token], plain) and allowed(ids, plain):
-                    score += BAN
-                if token == END and time < rules.min_length:
-                    score = BAN
-                if token in rules.forbid:
-                    score = BAN
-                own.append((score, token))
-            own.sort(key=lambda entry: -entry[0])
+            own = sorted(((own_score(toy, sentence, ids, t, rules), t) for t in range(toy.vocabulary)), reverse=True)
             dead = BAN if ids and ids[-1] == END else 0.0
             children += [(total + score + dead, [*ids, token]) for score, token in own[:beam]]
         live = sorted(children, key=lambda child: -child[0])[:beam]

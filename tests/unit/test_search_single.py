@@ -100,7 +100,8 @@ def test_samples_are_sorted_and_begin_as_they_must() -> None:
 
 def test_uniform_numbers_are_uniform_and_never_change() -> None:
     numbers = uniform(1, np.arange(200), 50, 3).ravel()
-    assert 0 <= numbers.min() and numbers.max() < 1
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
     assert abs(numbers.mean() - 0.5) < 0.01
     assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.03
     assert uniform(1, np.array([0, 5]), 2, 0).round(6).tolist() == [[0.779398, 0.155752], [0.540571, 0.110732]]

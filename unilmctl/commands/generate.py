@@ -55,7 +55,7 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
     if not opened.card.head_trained:
         console.warn(f"{folder}: the language-model head was never trained; what follows is noise")
     settled = merged_options(opened.card.generate, section, options or {})
-    generator = Generator(*opened, settled)
+    generator = Generator(*opened.packed(settled.dtype), settled)
     tally = Tally()
     records = read_records(source, format=input_format, on_bad_line=on_bad_line)
     with open_lines(output) as write, console.progress("generate") as advance:

@@ -66,7 +66,7 @@ def scorer_of(opened: Opened, given: Mapping[str, Any]) -> Scorer:
     options = GenerateOptions().updated({**opened.card.generate, **given})
     normalization = cast(Literal["penalty", "average", "none"], options.length_normalization)
     return Scorer(
-        *opened,
+        *opened.packed(options.dtype),
         scoring=Scoring(options.length_penalty, normalization),
         max_length=options.max_length,
         dtype=options.dtype,

@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from unilmctl.decoding import pack
 from unilmctl.errors import ModelError
+from unilmctl.generation.options import DTYPES
 from unilmctl.model import Encoder
 from unilmctl.tokens import Tokenizer
 from unilmctl.weights import ModelCard, load_model
@@ -16,6 +18,10 @@ class Opened(NamedTuple):
     encoder: Encoder
     card: ModelCard
     tokenizer: Tokenizer
+
+    def packed(self, dtype: str) -> "Opened":
+        """With the weights in this number format and laid out for decoding, in place: they can no longer be trained."""
+        return self._replace(encoder=pack(self.encoder.to(DTYPES[dtype])))
 
 
 def open_model(folder: Path, *, objective: str | None = None) -> Opened:

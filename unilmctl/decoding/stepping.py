@@ -1,4 +1,4 @@
-"""The model as a step function: what a search needs, computed from cached keys and values.
+"""One step after another, from cached keys and values.
 
 The source of each sentence is encoded once, and its keys and values are stored once, whatever the number of beams. A
 step then reads, in one of two ways,

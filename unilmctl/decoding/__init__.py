@@ -1,0 +1,9 @@
+"""The model as a step function: what a search needs, computed from cached keys and values.
+
+`stepping` reads the model one step at a time, `packing` lays its weights out for that.
+"""
+
+from unilmctl.decoding.packing import pack
+from unilmctl.decoding.stepping import Decoder, Reading, Written
+
+__all__ = ["Decoder", "Reading", "Written", "pack"]

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from unilmctl.data.batching import Ints, batches, padding
+from unilmctl.data.batching import Ints, batches, padded_length, padding
 
 
 def row(source: Ints, target: Ints) -> Ints:
@@ -29,14 +29,14 @@ def test_every_example_once_within_the_budget(values: list[int], budget: int, se
     assert sorted(i for batch in got for i in batch.tolist()) == list(range(len(values)))
     rows = row(lengths, lengths // 2)
     for batch in got:
-        assert len(batch) == 1 or len(batch) * rows[batch].max() <= budget
+        assert len(batch) == 1 or len(batch) * padded_length(rows[batch].max()) <= budget
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=60), st.integers(1, 500))
 def test_batches_are_filled(values: list[int], budget: int) -> None:
     """The slow twin: rows in order of length, a batch closed when one more does not fit."""
-    rows = sorted(row(np.array(values), np.array(values) // 2).tolist())
+    rows = sorted(padded_length(row(np.array(values), np.array(values) // 2)).tolist())
     sizes, size = [], 0
     for length in rows:
         if size and (size + 1) * length > budget:
@@ -69,12 +69,12 @@ def test_little_is_padded(budget: int) -> None:
     random = np.random.default_rng(0)
     source, target = random.poisson(27, 20_000) + 5, random.poisson(23, 20_000) + 3
     got = batches(source, target, row_length=row, batch_tokens=budget, seed=1, epoch=0)
-    assert padding(row(source, target), got) < 0.02
+    assert padding(row(source, target), got) < 0.04
 
 
 def test_padding_counts_empty_slots() -> None:
-    assert padding(np.array([1, 3]), [np.array([0, 1])]) == pytest.approx(2 / 6)
-    assert padding(np.array([2, 2]), [np.array([0, 1])]) == 0
+    assert padding(np.array([1, 3]), [np.array([0, 1])]) == pytest.approx(4 / 8)
+    assert padding(np.array([4, 4]), [np.array([0, 1])]) == 0
     assert padding(np.array([], dtype=np.int64), []) == 0
 
 

@@ -34,7 +34,7 @@ def test_steps_are_numbered_counted_and_lower_the_loss() -> None:
     steps = run(tiny_encoder(), feed_of(), options_of(steps=40))
     assert [step.number for step in steps] == list(range(1, 41))
     assert [step.after.step for step in steps] == list(range(1, 41))
-    assert all(step.tokens == 4 * (6 + 8) and step.padded_tokens == step.tokens and step.labels == 16 for step in steps)
+    assert all((step.tokens, step.padded_tokens, step.labels) == (4 * (6 + 8), 4 * 16, 16) for step in steps)
     assert steps[-1].loss < steps[0].loss - 0.5
     assert not any(step.skipped for step in steps)
 

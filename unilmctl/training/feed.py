@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from unilmctl.data.batching import padded_length
 from unilmctl.errors import DataError
 from unilmctl.rows import Batch, Example, Frame, Ints, Row, pad
 
@@ -50,12 +51,13 @@ class Feed:
     seed: int
 
     def batch(self, epoch: int, indices: Ints) -> Batch:
-        """The rows of these examples, corrupted as epoch and index say, padded to one length."""
+        """The rows of these examples, corrupted as epoch and index say, padded to one length that kernels have met."""
         rows = []
         for index in indices.tolist():
             random = np.random.default_rng((self.seed, epoch, index))
             rows.append(self.objective(self.examples[index], self.frame, random))
-        return pad(rows, pad_id=self.frame.pad)
+        longest = np.array(max(len(row) for row in rows))
+        return pad(rows, pad_id=self.frame.pad, length=int(padded_length(longest)))
 
     def batches(self, start: Position) -> Iterator[tuple[Batch, int, int]]:
         """Endless batches from `start` on, each with the epoch and the batch that come after it.

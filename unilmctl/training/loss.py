@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 CHUNK = 2048
 """Labels whose logits [CHUNK, V] are held at once."""
+
+MULTIPLE = 64
+"""Chunks are filled up to a multiple of this: every new shape costs a kernel its preparation, and memory to keep it."""
 
 
 def smoothed_loss(logits: Tensor, targets: Tensor, *, smoothing: float, pad: int) -> Tensor:
@@ -48,7 +52,9 @@ def chunked_loss(
         return total
     leaf = hidden.detach().requires_grad_()
     for part, wanted in _chunks(leaf, targets):
-        loss = loss_of(part, wanted).sum()
+        missing = -len(wanted) % MULTIPLE
+        loss = loss_of(functional.pad(part, (0, 0, 0, missing)), functional.pad(wanted, (0, missing)))
+        loss = loss[: len(wanted)].sum()
         torch.autograd.backward(loss * scale)
         total += loss.detach()
     torch.autograd.backward(hidden, leaf.grad)

@@ -172,6 +172,9 @@ def score(
     input_format: o.InputFormat = "auto",
     on_bad_line: o.OnBadLine = "fail",
     objective: o.ObjectiveName = None,
+    length_penalty: o.LengthPenalty = None,
+    length_normalization: o.LengthNormalization = None,
+    max_length: o.MaxLength = None,
     dtype: o.Dtype = None,
     batch_tokens: o.BatchTokens = None,
 ) -> None:
@@ -186,7 +189,13 @@ def score(
         input_format=input_format,
         on_bad_line=on_bad_line,
         objective=objective,
-        options=_given(dtype=dtype, batch_tokens=batch_tokens),
+        options=_given(
+            length_penalty=length_penalty,
+            length_normalization=length_normalization,
+            max_length=max_length,
+            dtype=dtype,
+            batch_tokens=batch_tokens,
+        ),
     )
 
 

@@ -59,6 +59,8 @@ def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> Fi
 def prepare(plan: Recipe) -> Prepared:
     """The tokenizer and the stores of the training and validation splits."""
     splits = {name: split for name, split in recipes.splits_of(plan).items() if name != "test"}
+    for path in recipes.write_generated(plan):
+        console.say(f"wrote {path}")
     recipes.require_files(plan, splits)
     tokenizer = plan.tokens.train or plan.tokenizer
     assert tokenizer is not None, "the schema asks for one of the two"

@@ -106,10 +106,16 @@ class Frame:
     max_source: int = 464
     max_target: int = 48
     separator_in: Literal["source", "target"] = "target"
+    truncate: Literal["tail", "head"] = "tail"
+
+    def cut(self, source: Ints, *, special: int) -> Ints:
+        """The source without the end of it (`truncate`) that does not fit beside so many special tokens."""
+        extra = max(0, len(source) - (self.max_source - special))
+        return source[extra:] if self.truncate == "head" else source[: len(source) - extra]
 
     def source(self, tokens: Ints) -> Ints:
         """[CLS] tokens [SEP], the tokens cut so that all fits `max_source`."""
-        return np.concatenate(([self.start], tokens[: self.max_source - 2], [self.separator])).astype(np.int64)
+        return np.concatenate(([self.start], self.cut(tokens, special=2), [self.separator])).astype(np.int64)
 
     def target(self, tokens: Ints) -> Ints:
         """Tokens [SEP], the tokens cut so that all fits `max_target`: a cut target ends in [SEP] too."""

@@ -196,6 +196,33 @@ def test_lengths_come_from_options_then_card_then_the_positions(tmp_path: Path) 
     assert generator.longest_source == 23
 
 
+@pytest.mark.parametrize("objective", ["pseudo", "causal"])
+def test_the_end_that_training_cut_off_is_the_end_that_decoding_cuts_off(tmp_path: Path, objective: str) -> None:
+    """A model trained on the ends of long sources reads their ends: the beginning may be anything."""
+    encoder, tokenizer = tiny_encoder(), tiny_tokenizer(tmp_path)
+    options = GenerateOptions(max_length=10, beam=3)
+    end, *others = (sentences(1, seed=seed, longest=40)[0] * 9 for seed in (5, 6, 7))
+    for truncate, whole in (("head", [other + end for other in others]), ("tail", [end + other for other in others])):
+        card = ModelCard(objective=objective, max_source=12, truncate=truncate)  # type: ignore[arg-type]
+        found = Generator(encoder, card, tokenizer, options).generate(whole)
+        close(found[:1], found[1:])
+        scorer = Scorer(encoder, card, tokenizer, max_length=10)
+        assert scorer.score([(whole[0], found[0][0].ids)])[0].score == pytest.approx(found[0][0].score, abs=1e-5)
+
+
+def test_where_the_separator_stands_is_read_from_the_card(tmp_path: Path) -> None:
+    """It reaches rows and steps alike: both variants score what they wrote, and they are not the same."""
+    encoder, tokenizer, source = tiny_encoder(), tiny_tokenizer(tmp_path), sentences(1, seed=2)[0]
+    scores = []
+    for place in ("target", "source"):
+        card = ModelCard(objective="causal", separator_in=place)  # type: ignore[arg-type]
+        best = Generator(encoder, card, tokenizer, GenerateOptions(max_length=10)).generate([source])[0][0]
+        scored = Scorer(encoder, card, tokenizer, max_length=10).score([(source, best.ids)])[0]
+        assert scored.score == pytest.approx(best.score, abs=1e-5)
+        scores.append(best.score)
+    assert scores[0] != pytest.approx(scores[1], abs=1e-4)
+
+
 def test_a_target_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     scorer = Scorer(tiny_encoder(), ModelCard(), tiny_tokenizer(tmp_path))
     with pytest.raises(DataError, match="source and target take 53 positions, the model has 48"):

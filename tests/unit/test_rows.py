@@ -201,6 +201,16 @@ def test_a_kept_answer_in_place_is_found():
     assert [(leak.slot, leak.shown_at) for leak in leaks(planted)] == [(len(text) + 1, 2)]
 
 
+def test_a_long_source_loses_the_end_that_the_frame_names():
+    tokens = np.arange(10, 30)
+    tail, head = replace(FRAME, max_source=8), replace(FRAME, max_source=8, truncate="head")
+    assert tail.source(tokens)[1:-1].tolist() == [10, 11, 12, 13, 14, 15]
+    assert head.source(tokens)[1:-1].tolist() == [24, 25, 26, 27, 28, 29]
+    assert head.cut(tokens, special=1).tolist() == [23, 24, 25, 26, 27, 28, 29]
+    assert head.source(tokens[:6]).tolist() == tail.source(tokens[:6]).tolist()
+    assert len(head.cut(tokens[:0], special=2)) == 0
+
+
 def test_a_kept_token_is_no_leak_at_its_own_slot():
     text = Example(np.array([10, 11, 12]), np.array([], dtype=np.int64))
     row = build("bidirectional", Corruption(keep=1, random=0))(text, FRAME, np.random.default_rng(0))

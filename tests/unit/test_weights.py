@@ -239,6 +239,8 @@ def test_a_tensor_that_is_no_table_of_floats_is_refused(tmp_path: Path) -> None:
         ('{"objective": 3}', "'objective' cannot be 3"),
         ('{"source_segment": -1}', "'source_segment' cannot be -1"),
         ('{"max_source": true}', "'max_source' cannot be True"),
+        ('{"truncate": "middle"}', "'truncate' cannot be 'middle'"),
+        ('{"separator_in": 1}', "'separator_in' cannot be 1"),
         ('{"generate": []}', "'generate' cannot be []"),
         ('{"colour": 1}', "unknown key 'colour'"),
         ("[1]", "holds no JSON object"),

@@ -71,7 +71,7 @@ class Decoder:
 
     def _framed(self, source: Ints) -> Ints:
         if self.reading == "next" and self.frame.separator_in == "target":
-            return np.concatenate(([self.frame.start], source[: self.frame.max_source - 1])).astype(np.int64)
+            return np.concatenate(([self.frame.start], self.frame.cut(source, special=1))).astype(np.int64)
         return self.frame.source(source)
 
     def _encoded(self, sources: list[Ints]) -> tuple[Tensor, Cache, Tensor]:

@@ -44,7 +44,7 @@ class Generator:
 
     @property
     def longest_source(self) -> int:
-        """Most source tokens, special ones not counted, that are read; longer sources are cut at their end."""
+        """Most source tokens, special ones not counted, that are read; longer sources are cut."""
         lone = self.decoder.reading == "next" and self.frame.separator_in == "target"
         return self.frame.max_source - (1 if lone else 2)
 
@@ -188,4 +188,6 @@ def frame_of(encoder: Encoder, card: ModelCard, roles: Roles, max_length: int | 
         target_segment=card.target_segment,
         max_source=source,
         max_target=target,
+        separator_in=card.separator_in,
+        truncate=card.truncate,
     )

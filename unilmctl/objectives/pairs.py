@@ -72,7 +72,7 @@ def causal(example: Example, frame: Frame, random: np.random.Generator, *, corru
     if frame.separator_in == "source":
         source, read = frame.source(example.source), target[:-1]
     else:
-        source = np.concatenate(([frame.start], example.source[: frame.max_source - 1])).astype(np.int64)
+        source = np.concatenate(([frame.start], frame.cut(example.source, special=1))).astype(np.int64)
         read = np.concatenate((target[-1:], target[:-1]))
     source = drop_words(source, frame, random, corruption)
     share = rate(corruption, "causal")

@@ -170,6 +170,10 @@ class Finetune(Section):
         default="pseudo",
         description="`pseudo`: trains what decoding computes; `masked`: as UniLM 1; `causal`: next token.",
     )
+    separator_in: Literal["target", "source"] = Field(
+        default="target",
+        description="`causal` only: the [SEP] between them starts the target (s2s-ft) or ends the source (bert4keras).",
+    )
     batch_tokens: Whole = Field(default=16384, ge=16, le=100000000, description="Tokens of a batch, padding included.")
     accumulate: Whole = Field(default=1, ge=1, le=65536, description="Batches whose gradients make one step.")
     steps: Whole = Field(default=32000, ge=1, le=1000000000, description="Optimiser steps.")

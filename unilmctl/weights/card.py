@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unilmctl import __version__
 from unilmctl.errors import ModelError
@@ -18,7 +18,9 @@ class ModelCard:
     """How a model is meant to be used.
 
     `objective`: the rows it was trained on, which decide how it decodes. Segment ids of source and target tokens.
-    `max_source` and `max_target`: lengths it was trained with, special tokens counted; None when unknown.
+    `max_source` and `max_target`: lengths it was trained with, special tokens counted; None when unknown. `truncate`:
+    the end of a long source that was cut off, "tail" or "head". `separator_in`: where a causal model has the [SEP]
+    between source and target, "target" or "source" (see `rows.Frame`).
     `head_trained`: False while the language-model head has never been trained. `generate`: decoding defaults by option
     name. `version`: of the library that wrote it.
     """
@@ -28,6 +30,8 @@ class ModelCard:
     target_segment: int = 1
     max_source: int | None = None
     max_target: int | None = None
+    truncate: Literal["tail", "head"] = "tail"
+    separator_in: Literal["source", "target"] = "target"
     head_trained: bool = True
     generate: dict[str, Any] = field(default_factory=dict)
     version: str = __version__
@@ -63,6 +67,8 @@ def _check(path: Path, name: str, value: object) -> None:
         "target_segment": natural,
         "max_source": natural or value is None,
         "max_target": natural or value is None,
+        "truncate": value in ("tail", "head"),
+        "separator_in": value in ("source", "target"),
         "head_trained": isinstance(value, bool),
         "generate": isinstance(value, dict),
     }

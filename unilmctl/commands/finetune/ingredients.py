@@ -60,6 +60,8 @@ def frame_of(plan: Recipe, tokenizer: Tokenizer, card: ModelCard) -> Frame:
         target_segment=card.target_segment,
         max_source=plan.tokens.max_source,
         max_target=plan.tokens.max_target,
+        separator_in=card.separator_in,
+        truncate=card.truncate,
     )
 
 

@@ -51,6 +51,8 @@ def trained_card(recipe: Recipe, source_segment: int, target_segment: int) -> Mo
         target_segment=target_segment,
         max_source=recipe.tokens.max_source,
         max_target=recipe.tokens.max_target,
+        truncate=recipe.tokens.truncate,
+        separator_in=recipe.finetune.separator_in,
         generate=decoding_defaults(recipe),
     )
 

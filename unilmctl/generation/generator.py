@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unilmctl.decoding import Decoder, Reading, Written
 from unilmctl.errors import DataError, ModelError, UsageError
+from unilmctl.generation.budget import budgeted
 from unilmctl.generation.options import DTYPES, MAX_LENGTH, GenerateOptions
 from unilmctl.model import Encoder
 from unilmctl.objectives import DECODING
@@ -74,25 +75,15 @@ class Generator:
         prefixes: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Batch]:
         """As `generate`, one batch of sources of similar length after another."""
-        for places in self._budgeted([min(len(source), self.longest_source) for source in sources]):
+        around = 2 + self.options.outputs * self.rules.max_length
+        costs = [min(len(source), self.longest_source) + around for source in sources]
+        for places in budgeted(costs, self.options.batch_tokens):
             found = self._decode(
                 [np.asarray(sources[place], dtype=np.int64) for place in places],
                 [place if keys is None else keys[place] for place in places],
                 None if prefixes is None else self._prefix([prefixes[place] for place in places]),
             )
             yield list(zip(places, found, strict=True))
-
-    def _budgeted(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Places of sources in batches of similar length, within the token budget but one source at least."""
-        own = self.options.outputs * self.rules.max_length
-        batch: list[int] = []
-        for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
-            if batch and (len(batch) + 1) * (lengths[place] + 2 + own) > self.options.batch_tokens:
-                yield batch
-                batch = []
-            batch.append(place)
-        if batch:
-            yield batch
 
     @torch.inference_mode()
     def _decode(self, sources: list[Ints], keys: list[int], prefix: Prefix | None) -> list[list[Hypothesis]]:

@@ -6,7 +6,7 @@ sees the source and the tokens before it, for `causal` models at the token befor
 Shapes: B rows, T tokens, X targets of a batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from unilmctl.errors import DataError
+from unilmctl.generation.budget import budgeted
 from unilmctl.generation.generator import frame_of, reading_of
 from unilmctl.generation.options import DTYPES
 from unilmctl.model import Encoder
@@ -65,7 +66,7 @@ class Scorer:
     def score_rows(self, rows: list[Row]) -> list[Scored]:
         """The score of each row that `row` made."""
         results: dict[int, Scored] = {}
-        for places in self._budgeted(rows):
+        for places in budgeted([len(row) for row in rows], self.batch_tokens):
             found = self._batch([rows[place] for place in places])
             results.update(zip(places, found, strict=True))
         return [results[place] for place in range(len(rows))]
@@ -80,16 +81,6 @@ class Scorer:
             size = int(made.positions.max()) + 1
             raise DataError(f"source and target take {size} positions, the model has {positions}", "score less at once")
         return made
-
-    def _budgeted(self, rows: list[Row]) -> Iterator[list[int]]:
-        batch: list[int] = []
-        for place in sorted(range(len(rows)), key=lambda place: len(rows[place])):
-            if batch and (len(batch) + 1) * len(rows[place]) > self.batch_tokens:
-                yield batch
-                batch = []
-            batch.append(place)
-        if batch:
-            yield batch
 
     @torch.inference_mode()
     def _batch(self, rows: list[Row]) -> list[Scored]:

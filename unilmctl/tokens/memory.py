@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
-MOST_IDS = 1 << 20
-"""Remembered ids after which all is forgotten: text without blanks (Chinese) must not pile up."""
+MOST_IDS = 1 << 18
+"""Remembered ids after which all is forgotten: text without blanks, or full of numbers, must not pile up."""
 
 _BEFORE_BLANK = re.compile(r"(?<=\S)(?= )")
 

@@ -11,10 +11,11 @@ NEVER = float("-inf")
 WRITTEN = st.lists(st.lists(st.integers(1, 4), min_size=5, max_size=5), min_size=1, max_size=4)
 
 
-def banned(written: list[int], rules: Rules, prefix: Prefix | None = None, vocabulary: int = 6) -> set[int]:
-    logits = torch.zeros(1, 1, vocabulary)
-    rules.apply(logits, torch.tensor(written, dtype=torch.long).view(1, 1, -1), prefix)
-    return set((logits[0, 0] == NEVER).nonzero()[:, 0].tolist())
+def banned(written: list[int], rules: Rules, vocabulary: int = 6) -> set[int]:
+    scores = torch.zeros(1, 1, vocabulary)
+    room = [*written, *[vocabulary - 1] * (rules.max_length - len(written))]
+    rules.apply(scores, torch.tensor([[room]]), torch.tensor([len(written)]), rules.forced([[]]))
+    return set((scores[0, 0] == NEVER).nonzero()[:, 0].tolist())
 
 
 @settings(deadline=None, max_examples=50)
@@ -62,12 +63,10 @@ def test_the_last_place_belongs_to_the_end() -> None:
 
 def test_a_prefix_overrules_every_other_rule_and_keeps_its_score() -> None:
     rules = Rules(END, max_length=5, min_length=3, forbid=(1,))
-    prefix = Prefix.of([[1, 1], []])
-    assert prefix is not None
-    logits = torch.arange(12.0).view(2, 1, 6)
-    rules.apply(logits, torch.ones(2, 1, 1, dtype=torch.long), prefix)
-    assert logits[0, 0].tolist() == [NEVER, 1.0, NEVER, NEVER, NEVER, NEVER]
-    assert logits[1, 0].tolist() == [NEVER, NEVER, 8.0, 9.0, 10.0, 11.0]
+    scores = torch.arange(12.0).view(2, 1, 6)
+    rules.apply(scores, torch.ones(2, 1, 5, dtype=torch.long), torch.tensor([1, 1]), rules.forced([[1, 1], []]))
+    assert scores[0, 0].tolist() == [NEVER, 1.0, NEVER, NEVER, NEVER, NEVER]
+    assert scores[1, 0].tolist() == [NEVER, NEVER, 8.0, 9.0, 10.0, 11.0]
 
 
 def test_no_prefix_at_all_is_none() -> None:

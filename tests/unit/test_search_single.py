@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from toy_search import END, Toy
 
 from unilmctl.search import Hypothesis, Prefix, Rules, Sampling, greedy, sample
-from unilmctl.search.single import uniform
+from unilmctl.search.sampling import uniform
 
 SEEDS = st.integers(0, 10_000)
 RULES = Rules(END, max_length=5)
@@ -99,9 +99,12 @@ def test_samples_are_sorted_and_begin_as_they_must() -> None:
 
 
 def test_uniform_numbers_are_uniform_and_never_change() -> None:
-    numbers = uniform(1, np.arange(200), 50, 3).ravel()
+    numbers = uniform(1, np.arange(200), 50, np.full(200, 3)).ravel()
     assert numbers.min() >= 0
     assert numbers.max() < 1
     assert abs(numbers.mean() - 0.5) < 0.01
     assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.03
-    assert uniform(1, np.array([0, 5]), 2, 0).round(6).tolist() == [[0.779398, 0.155752], [0.540571, 0.110732]]
+    assert uniform(1, np.array([0, 5]), 2, np.array([0, 0])).round(6).tolist() == [
+        [0.779398, 0.155752],
+        [0.540571, 0.110732],
+    ]

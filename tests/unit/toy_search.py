@@ -24,6 +24,9 @@ class Node:
             assert set(self.sentence.tolist()) == set(self.sentence[rows].tolist())
         return Node(self.sentence[rows], self.place[rows])
 
+    def joined(self, other: "Node") -> "Node":
+        return Node(torch.cat((self.sentence, other.sentence)), torch.cat((self.place, other.place)))
+
 
 class Toy:
     """Logits for every history of up to `depth` tokens: a table [N, histories, V]."""

@@ -1,34 +1,47 @@
 """Search over a step function: greedy, beam, sampling, and the rules of s2s-ft.
 
 This room knows neither model nor tokenizer. A search is given the scores of the first token, a state, and a step
-function that takes the tokens just chosen and the state and returns the scores of the next ones. `rules` says what may
-be written, `scoring` what a finished hypothesis is worth, and each of `beam`, `single` and `reference` holds one way
-of choosing.
+function that takes the tokens just chosen and the state and returns the scores of the next ones. `run` is the loop, in
+which sentences come and go; `rules` says what may be written, `scoring` what a finished hypothesis is worth, and each
+of `beam` and `single` holds one strategy, a way of choosing. `reference` has a loop of its own.
 
 Scores are sums of the model's own log-probabilities: a banned token is not available, but its probability is not
 given to the others, so that a hypothesis scores the same whatever was banned.
 """
 
-from unilmctl.search.beam import beam_search
+from unilmctl.search.beam import Beam, beam_search
 from unilmctl.search.reference import Trace, s2s_ft, s2s_ft_trace
 from unilmctl.search.rules import Prefix, Rules, repeated
+from unilmctl.search.run import Arrivals, Choice, Started, Strategy, Task, in_order, run
+from unilmctl.search.sampling import Sampling
 from unilmctl.search.scoring import SUM, Hypothesis, Scoring
-from unilmctl.search.single import Sampling, greedy, sample
+from unilmctl.search.single import Follow, greedy, sample
 from unilmctl.search.step import State, Step
+from unilmctl.search.table import Table
 
 __all__ = [
     "SUM",
+    "Arrivals",
+    "Beam",
+    "Choice",
+    "Follow",
     "Hypothesis",
     "Prefix",
     "Rules",
     "Sampling",
     "Scoring",
+    "Started",
     "State",
     "Step",
+    "Strategy",
+    "Table",
+    "Task",
     "Trace",
     "beam_search",
     "greedy",
+    "in_order",
     "repeated",
+    "run",
     "s2s_ft",
     "s2s_ft_trace",
     "sample",

@@ -1,26 +1,37 @@
 """Beam search: the B likeliest unfinished outputs go on, finished ones are collected.
 
-At each step the 2B best continuations of a sentence are ranked. Those among the first B that end are finished; the B
-best that do not end go on. So there are always B live beams. A sentence is done when no live beam can still beat its
-n-th best finished output, whatever comes: log-probabilities only fall, and the divisor of the score has a largest
-value between the next length and the maximal one. At the maximal length every live beam is made to end.
+At each step the best continuations of a sentence are ranked. Those among the first B that end are finished; the B best
+that do not end go on. So there are always B live beams. A sentence is done when no live beam can still beat its n-th
+best finished output, whatever comes: log-probabilities only fall, and the divisor of the score has a largest value
+between the next length and the maximal one. At the maximal length every live beam is made to end.
+
+Beams can form groups (Vijayakumar et al. 2016, arXiv 1610.02424, with Hamming diversity). Each of the G groups is a
+beam search with B / G beams, and the groups choose one after another: a token loses `diversity` for every beam of an
+earlier group that goes on with it at this step. The loss steers what goes on and is not part of a score; to end
+costs nothing. Every group gives its n / G best outputs (rounded up), and what two groups found is given once.
 
 How s2s-ft differs (`reference`): there an ended beam keeps its place for one step, so that fewer outputs go on; a
 repeated n-gram costs 10000 instead of being impossible; outputs that are cut at the maximal length compete without an
 end token; and nothing stops before the last step.
 
-Shapes: N sentences, B beams, C = 2B candidates, T = maximal length, t tokens so far, V vocabulary, F outputs wanted.
+Shapes: N sentences, B beams, G groups, b = B / G beams of a group, C candidates of a group, T = maximal length, V
+vocabulary, F outputs that a group gives.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from unilmctl.search.rules import NEVER, Prefix, Rules
+from unilmctl.search.rules import FREE, NEVER, Prefix, Rules, Scores
+from unilmctl.search.run import Choice, Task, in_order
 from unilmctl.search.scoring import SUM, Hypothesis, Scoring
-from unilmctl.search.step import S, Step
+from unilmctl.search.step import S, State, Step
+from unilmctl.search.table import Table
+from unilmctl.search.top import top
 
 
 def beam_search(
@@ -33,42 +44,61 @@ def beam_search(
     nbest: int = 1,
     scoring: Scoring = SUM,
     prefix: Prefix | None = None,
+    groups: int = 1,
+    diversity: float = 0.0,
 ) -> list[list[Hypothesis]]:
     """The `nbest` best outputs of each of N sentences, best first; fewer where the rules allow no more.
 
-    `first` [N, V] are the logits of the first token, `state` that of N rows. Sentences that are done leave the batch.
+    `first` [N, V] are the logits of the first token, `state` that of N rows.
     """
-    sentences = first.shape[0]
-    results: list[list[Hypothesis]] = [[] for _ in range(sentences)]
-    waiting = torch.arange(sentences, device=first.device)
-    live = _Live.start(sentences, first.device)
-    finished = _Finished.start(sentences, nbest, rules.max_length, first.device)
-    logits = first[:, None]
-    for length in range(1, rules.max_length + 1):
-        candidates = _candidates(logits, live, rules, prefix, beam)
-        finished = finished.joined(candidates, live, rules, scoring)
-        live, parents = _continued(candidates, live, rules)
-        hope = live.totals.amax(1) / scoring.kindest(length + 1, rules.max_length)
-        done = finished.scores[:, -1] >= hope
-        for sentence in done.nonzero()[:, 0].tolist():
-            results[int(waiting[sentence])] = finished.hypotheses(sentence)
-        stay = None
-        if done.any():
-            stay = (~done).nonzero()[:, 0]
-            waiting, parents = waiting[stay], parents[stay]
-            live, finished = live.select(stay), finished.select(stay)
-            prefix = None if prefix is None else prefix.select(stay)
-        if len(waiting) == 0:
-            break
-        flat, state = step(live.tokens[:, :, -1].flatten(), state.reordered(parents.flatten(), stay))
-        logits = flat.view(len(waiting), beam, -1)
-    return results
+    beginnings = [[] for _ in first] if prefix is None else prefix.lists()
+    tasks = [Task(place, beginning) for place, beginning in enumerate(beginnings)]
+    return in_order(Beam(rules, beam, nbest, scoring, groups, diversity), step, tasks, first, state)
 
 
-class _Candidates(NamedTuple):
-    """The best continuations of each sentence, best first: all [N, C].
+@dataclass(frozen=True)
+class Live(Table):
+    """Unfinished outputs: totals [N, B], tokens and the model's own log-probabilities of them [N, B, T].
 
-    `parents` number the sentence's beams, `steps` are the log-probabilities of `tokens`, `totals` those of all so far.
+    Totals are what they are ranked by, and fall within a group; -inf where there is no such output.
+    """
+
+    totals: Tensor
+    tokens: Tensor
+    steps: Tensor
+
+    def histories(self, parents: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and log-probabilities of the beams `parents` [N, X]: [N, X, T] each."""
+        places = parents[..., None].expand(*parents.shape, self.tokens.shape[2])
+        return self.tokens.gather(1, places), self.steps.gather(1, places)
+
+
+@dataclass(frozen=True)
+class Ended(Table):
+    """The best finished outputs of each group, best first: scores, lengths [N, G, F], tokens, steps [N, G, F, T].
+
+    A score of -inf is no output. Lengths count the end token.
+    """
+
+    scores: Tensor
+    lengths: Tensor
+    tokens: Tensor
+    steps: Tensor
+
+
+@dataclass(frozen=True)
+class Beams(Table):
+    """All about N sentences: how much they have written [N], what they must write [N, T], and their outputs."""
+
+    times: Tensor
+    forced: Tensor
+    live: Live
+    ended: Ended
+
+
+class Candidates(NamedTuple):
+    """The best continuations, best first, all [N, G, C]: what they are ranked by (`totals`), the model's own
+    log-probability of the token (`steps`), the token, and which of the sentence's beams it continues.
     """
 
     totals: Tensor
@@ -76,113 +106,143 @@ class _Candidates(NamedTuple):
     tokens: Tensor
     parents: Tensor
 
-
-@dataclass(frozen=True)
-class _Live:
-    """Unfinished outputs: totals [N, B] in falling order, tokens and their log-probabilities [N, B, t]."""
-
-    totals: Tensor
-    tokens: Tensor
-    steps: Tensor
-
-    @staticmethod
-    def start(sentences: int, device: torch.device) -> "_Live":
-        """One empty beam a sentence."""
-        empty = torch.zeros(sentences, 1, 0, device=device)
-        return _Live(torch.zeros(sentences, 1, device=device), empty.long(), empty)
-
-    def select(self, sentences: Tensor) -> "_Live":
-        """Only these sentences."""
-        return _Live(self.totals[sentences], self.tokens[sentences], self.steps[sentences])
-
-    def histories(self, parents: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens and log-probabilities of the beams `parents` [N, X]: [N, X, t] each."""
-        index = parents[..., None].expand(*parents.shape, self.tokens.shape[2])
-        return self.tokens.gather(1, index), self.steps.gather(1, index)
+    def gather(self, order: Tensor) -> "Candidates":
+        """Those at the places `order` [N, G, X] of their groups."""
+        return Candidates(*(part.gather(-1, order) for part in self))
 
 
 @dataclass(frozen=True)
-class _Finished:
-    """The best finished outputs so far, best first: scores and lengths [N, F], tokens and steps [N, F, T]."""
+class Beam:
+    """The strategy of this module; `beam` is a multiple of `groups`."""
 
-    scores: Tensor
-    lengths: Tensor
-    tokens: Tensor
-    steps: Tensor
+    rules: Rules
+    beam: int
+    nbest: int = 1
+    scoring: Scoring = SUM
+    groups: int = 1
+    diversity: float = 0.0
 
-    @staticmethod
-    def start(sentences: int, wanted: int, longest: int, device: torch.device) -> "_Finished":
-        """None yet: all scores are -inf."""
-        scores = torch.full((sentences, wanted), NEVER, device=device)
-        steps = torch.zeros(sentences, wanted, longest, device=device)
-        return _Finished(scores, scores.new_zeros(scores.shape, dtype=torch.long), steps.long(), steps)
+    def __post_init__(self) -> None:
+        assert self.beam % self.groups == 0, "groups are of one size"
 
-    def select(self, sentences: Tensor) -> "_Finished":
-        """Only these sentences."""
-        return _Finished(*(part[sentences] for part in (self.scores, self.lengths, self.tokens, self.steps)))
+    @property
+    def outputs(self) -> int:
+        """B, the rows that a sentence takes."""
+        return self.beam
 
-    def joined(self, candidates: _Candidates, live: _Live, rules: Rules, scoring: Scoring) -> "_Finished":
-        """With the candidates that end, are among the first B, and are better than what is here."""
-        first = slice(0, candidates.tokens.shape[1] // 2)
-        parents, tokens = candidates.parents[:, first], candidates.tokens[:, first]
-        length = live.tokens.shape[2] + 1
-        ends = tokens == rules.end
-        if not ends.any():
-            return self
-        scores = torch.where(ends, candidates.totals[:, first] / scoring.divisor(length), NEVER)
-        scores, order = torch.cat((self.scores, scores), 1).sort(dim=1, descending=True, stable=True)
-        order = order[:, : self.scores.shape[1]]
-        history, steps = live.histories(parents)
-        lengths = torch.cat((self.lengths, torch.full_like(parents, length)), 1)
-        return _Finished(
-            scores[:, : self.scores.shape[1]],
-            lengths.gather(1, order),
-            _merged(self.tokens, torch.cat((history, tokens[..., None]), 2), order),
-            _merged(self.steps, torch.cat((steps, candidates.steps[:, first, None]), 2), order),
+    def begin(self, tasks: Sequence[Task], device: torch.device) -> Beams:
+        """One empty beam a group; the others are there, and worth nothing."""
+        shape, longest = (len(tasks), self.groups, -(-self.nbest // self.groups)), self.rules.max_length
+        totals = torch.full((len(tasks), self.beam), NEVER, device=device)
+        totals[:, :: self.beam // self.groups] = 0.0
+        steps = totals.new_zeros(len(tasks), self.beam, longest)
+        best = totals.new_zeros(*shape, longest)
+        times = torch.zeros(len(tasks), dtype=torch.long, device=device)
+        return Beams(
+            times,
+            self.rules.forced([task.prefix for task in tasks], device),
+            Live(totals, steps.long(), steps),
+            Ended(totals.new_full(shape, NEVER), times.new_zeros(shape), best.long(), best),
         )
 
-    def hypotheses(self, sentence: int) -> list[Hypothesis]:
+    def choose(self, logits: Tensor, table: Beams, state: State) -> Choice[Beams]:
+        """One more token for every beam."""
+        scores = self.rules.scores(logits, table.live.tokens, table.times, table.forced)
+        candidates, order = self._candidates(scores, table.live.totals)
+        ended = self._ended(candidates, table)
+        kept = Candidates(*(part.flatten(1) for part in candidates.gather(order)))  # [N, B]
+        live = _continued(kept, table.live, table.times)
+        times = table.times + 1
+        hope = live.totals.view(len(times), self.groups, -1).amax(2)
+        hope = hope / self._kindest.to(hope.device)[times, None]
+        done = (ended.scores[..., -1] >= hope).all(1)
+        return Choice(Beams(times, table.forced, live, ended), kept.tokens, kept.parents, done)
+
+    def results(self, table: Beams, sentence: int) -> list[Hypothesis]:
         """The outputs of one sentence, best first."""
-        found = []
-        for rank, score in enumerate(self.scores[sentence].tolist()):
-            if score > NEVER:
-                length = int(self.lengths[sentence, rank])
-                tokens, steps = self.tokens[sentence, rank], self.steps[sentence, rank]
-                found.append(Hypothesis(tokens[: length - 1].tolist(), score, steps[:length].tolist()))
-        return found
+        ended: Ended = table.ended[torch.tensor(sentence, device=table.times.device)]
+        scores, lengths = ended.scores.flatten().tolist(), ended.lengths.flatten().tolist()
+        tokens, steps = ended.tokens.flatten(0, 1), ended.steps.flatten(0, 1)
+        found: dict[tuple[int, ...], Hypothesis] = {}
+        for place in sorted(range(len(scores)), key=lambda place: -scores[place]):
+            if scores[place] > NEVER:
+                ids = tokens[place, : lengths[place] - 1].tolist()
+                hypothesis = Hypothesis(ids, scores[place], steps[place, : lengths[place]].tolist())
+                found.setdefault(tuple(ids), hypothesis)
+        return list(found.values())[: self.nbest]
+
+    @cached_property
+    def _divisors(self) -> Tensor:
+        """What the total of an output of each length is divided by: [T + 1]."""
+        return torch.tensor([self.scoring.divisor(length) for length in range(self.rules.max_length + 1)])
+
+    @cached_property
+    def _kindest(self) -> Tensor:
+        """The largest divisor that an output which has so many tokens may still get: [T + 1]."""
+        longest = self.rules.max_length
+        return torch.tensor([self.scoring.kindest(length + 1, longest) for length in range(longest + 1)])
+
+    def _candidates(self, scores: Scores, totals: Tensor) -> tuple[Candidates, Tensor]:
+        """The best continuations in each group, and which of them [N, G, b] go on; `totals` [N, B] are so far.
+
+        Of each beam the B + 1 best are enough: one may end, and earlier groups may speak against B - b of them.
+        """
+        ranked, tokens = top(scores.ranked, self.beam + 1)  # [N, B, W]
+        own = ranked if scores.own is scores.ranked else scores.own.gather(2, tokens)
+        parents = torch.arange(self.beam, device=tokens.device)[:, None].expand_as(tokens)
+        children = (totals[..., None] + ranked, own, tokens, parents)
+        grouped = Candidates(*(part.reshape(len(totals), self.groups, -1) for part in children))  # [N, G, b * W]
+        taken = tokens.new_empty(len(totals), 0)
+        found, orders = [], []
+        for group in range(self.groups):
+            best, order = self._best(Candidates(*(part[:, group : group + 1] for part in grouped)), taken)
+            goes_on = best.gather(order)
+            alive = torch.where(goes_on.totals > NEVER, goes_on.tokens, FREE)
+            taken = torch.cat((taken, alive[:, 0]), 1)
+            found.append(best)
+            orders.append(order)
+        return Candidates(*(torch.cat(parts, 1) for parts in zip(*found, strict=True))), torch.cat(orders, 1)
+
+    def _best(self, children: Candidates, taken: Tensor) -> tuple[Candidates, Tensor]:
+        """The 2b best of one group's `children` [N, 1, X], and which of these go on, given what others took [N, Y]."""
+        size = self.beam // self.groups
+        loss = self.diversity * (children.tokens[..., None] == taken[:, None, None]).sum(-1)
+        best = children.gather(top(children.totals - loss, 2 * size)[1])
+        ends = (best.tokens == self.rules.end) & (best.totals > NEVER)
+        return best, ends.sort(dim=-1, stable=True).indices[..., :size]
+
+    def _ended(self, candidates: Candidates, table: Beams) -> Ended:
+        """With the candidates that end, are among the first b of their group, and are better than what is there."""
+        old, size = table.ended, self.beam // self.groups
+        first = Candidates(*(part[..., :size] for part in candidates))
+        ends = first.tokens == self.rules.end
+        if not ends.any():
+            return old
+        lengths = (table.times + 1)[:, None, None].expand_as(first.tokens)
+        scores = torch.where(ends, first.totals / self._divisors.to(ends.device)[lengths], NEVER)
+        new = _continued(Candidates(*(part.flatten(1) for part in first)), table.live, table.times)
+        scores, order = torch.cat((old.scores, scores), 2).sort(dim=2, descending=True, stable=True)
+        order = order[..., : old.scores.shape[2]]
+        return Ended(
+            scores[..., : old.scores.shape[2]],
+            torch.cat((old.lengths, lengths), 2).gather(2, order),
+            _merged(old.tokens, new.tokens, order),
+            _merged(old.steps, new.steps, order),
+        )
+
+
+def _continued(children: Candidates, live: Live, times: Tensor) -> Live:
+    """The beams with one more token, those of `children` [N, X]."""
+    tokens, steps = live.histories(children.parents)
+    places = times[:, None, None].expand(*children.parents.shape, 1)
+    return Live(
+        children.totals,
+        tokens.scatter_(2, places, children.tokens[..., None]),
+        steps.scatter_(2, places, children.steps[..., None]),
+    )
 
 
 def _merged(old: Tensor, new: Tensor, order: Tensor) -> Tensor:
-    """Rows `order` [N, F] of both [N, F, T] and [N, X, t] together, padded to T: [N, F, T]."""
-    padded = torch.nn.functional.pad(new, (0, old.shape[2] - new.shape[2]))
-    index = order[..., None].expand(*order.shape, old.shape[2])
-    return torch.cat((old, padded), 1).gather(1, index)
-
-
-def _candidates(logits: Tensor, live: _Live, rules: Rules, prefix: Prefix | None, beam: int) -> _Candidates:
-    """The 2 * `beam` best continuations of the live beams, given their logits [N, 1 or B, V]."""
-    sentences, beams, vocabulary = logits.shape
-    normalizer = logits.logsumexp(-1, keepdim=True)
-    rules.apply(logits, live.tokens, prefix)
-    width = min(vocabulary, 2 * beam if beams == 1 else beam + 1)
-    scores, tokens = logits.topk(width, dim=-1)
-    steps = (scores - normalizer).float().flatten(1)  # [N, B * width]
-    totals = (live.totals[..., None] + steps.view(sentences, beams, width)).flatten(1)
-    missing = max(0, 2 * beam - totals.shape[1])
-    totals = torch.nn.functional.pad(totals, (0, missing), value=NEVER)
-    totals, order = totals.topk(2 * beam, dim=1)
-    order = order.clamp(max=steps.shape[1] - 1)  # what was padded has a total of -inf and is never read
-    return _Candidates(totals, steps.gather(1, order), tokens.flatten(1).gather(1, order), order // width)
-
-
-def _continued(candidates: _Candidates, live: _Live, rules: Rules) -> tuple[_Live, Tensor]:
-    """The best half of the candidates that do not end, and the row [N, B] of the state that each continues."""
-    sentences, count = candidates.tokens.shape
-    ended = (candidates.tokens == rules.end) & (candidates.totals > NEVER)
-    order = ended.sort(dim=1, stable=True).indices[:, : count // 2]
-    totals, steps, tokens, parents = (part.gather(1, order) for part in candidates)
-    history, past = live.histories(parents)
-    beams = live.totals.shape[1]
-    rows = parents + beams * torch.arange(sentences, device=parents.device)[:, None]
-    grown = _Live(totals, torch.cat((history, tokens[..., None]), 2), torch.cat((past, steps[..., None]), 2))
-    return grown, rows
+    """Rows `order` [N, G, F] of both [N, G, F, T] and [N, G * b, T] together."""
+    both = torch.cat((old, new.view(*order.shape[:2], -1, old.shape[3])), 2)
+    return both.gather(2, order[..., None].expand(*order.shape, old.shape[3]))

@@ -1,8 +1,12 @@
-"""What may be written: forbidden tokens, length limits, repeated n-grams, forced beginnings.
+"""What may be written: forbidden tokens, length limits, repeated words and n-grams, forced beginnings.
 
-Shapes: N sentences, B beams a sentence, V vocabulary, t tokens written so far, P tokens of a prefix.
+Sentences are of any age, so that every one has its own `time`, the number of tokens that its outputs have written. What
+is written lies in tensors with room for the maximal length; behind `time` they hold anything.
+
+Shapes: N sentences, B outputs a sentence, V vocabulary, T maximal length, P tokens of a prefix, R rows, t written.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,13 +15,29 @@ from torch import Tensor
 
 NEVER = float("-inf")
 
+FREE = -1
+"""Stands where nothing is forced, in the place of a token."""
+
+
+class Scores(NamedTuple):
+    """Log-probabilities [N, B, V] of the next tokens.
+
+    `ranked` is what to choose by, under the rules; `own` what the model says. They can be one tensor, so that `own`
+    is to be read only where `ranked` is not -inf.
+    """
+
+    ranked: Tensor
+    own: Tensor
+
 
 @dataclass(frozen=True)
 class Rules:
     """Limits of an output.
 
     `max_length` counts the end token, `min_length` does not. No n-gram of `no_repeat_ngram` tokens is written twice (0:
-    no limit), unless one of its tokens is in `no_repeat_ignore`.
+    no limit), unless one of its tokens is in `no_repeat_ignore`. With a `repetition_penalty` above 1 the logits of
+    tokens that an output has written are divided by it where positive, else multiplied (Keskar et al. 2019, arXiv
+    1909.05858, section 4.1); outputs are ranked by what comes of it.
     """
 
     end: int
@@ -26,42 +46,41 @@ class Rules:
     no_repeat_ngram: int = 0
     no_repeat_ignore: tuple[int, ...] = ()
     forbid: tuple[int, ...] = ()
+    repetition_penalty: float = 1.0
 
-    def apply(self, logits: Tensor, written: Tensor, prefix: "Prefix | None" = None) -> None:
-        """Takes the tokens that may not follow `written` [N, B, t] out of `logits` [N, B, V], in place."""
-        time = written.shape[2]
-        forced = self._forced(time, logits.shape[0], prefix)
-        chosen = None if forced is None else logits.gather(2, forced.tokens.expand(logits.shape[:2])[..., None])
-        if self.forbid:
-            logits[:, :, list(self.forbid)] = NEVER
-        if time < self.min_length:
-            logits[:, :, self.end] = NEVER
+    def forced(self, prefixes: Sequence[Sequence[int]], device: torch.device | None = None) -> Tensor:
+        """The tokens [N, T] that must be written: those of the prefixes, the end in the last place, else FREE."""
+        rows = [[*prefix, *[FREE] * (self.max_length - 1 - len(prefix)), self.end] for prefix in prefixes]
+        assert all(len(row) == self.max_length for row in rows), "a prefix leaves room for the end"
+        return torch.tensor(rows, dtype=torch.long, device=device)
+
+    def scores(self, logits: Tensor, written: Tensor, times: Tensor, forced: Tensor) -> Scores:
+        """The scores of what follows `written` [N, B, T] at `times` [N], given logits [N, B, V] and `forced` [N, T].
+
+        A ban is a score of -inf and leaves the others as they are.
+        """
+        own = ranked = logits.log_softmax(-1)
+        if self.repetition_penalty != 1:
+            ranked = _penalised(logits, written, times, self.repetition_penalty).log_softmax(-1)
+        self.apply(ranked, written, times, forced)
+        return Scores(ranked, own)
+
+    def apply(self, scores: Tensor, written: Tensor, times: Tensor, forced: Tensor) -> None:
+        """Puts -inf into `scores` [N, B, V] for all that may not be written; arguments as in `scores`."""
+        must = forced.gather(1, times[:, None])[:, 0]
+        bound = (must != FREE).nonzero()[:, 0]
+        kept = scores[bound, :, must[bound]]  # [bound sentences, B]
+        for token in self.forbid:
+            scores[:, :, token] = NEVER
+        if self.min_length:
+            scores[(times < self.min_length).nonzero()[:, 0], :, self.end] = NEVER
         if self.no_repeat_ngram:
-            rows, tokens = repeated(written.flatten(0, 1), self.no_repeat_ngram, self.no_repeat_ignore)
-            logits.view(-1, logits.shape[2])[rows, tokens] = NEVER
-        if forced is not None and chosen is not None:
-            logits[forced.active] = NEVER
-            index = forced.tokens.expand(logits.shape[:2])[..., None]
-            logits.scatter_(2, index, torch.where(forced.active[:, None, None], chosen, logits.gather(2, index)))
-
-    def _forced(self, time: int, sentences: int, prefix: "Prefix | None") -> "_Forced | None":
-        """The one token each sentence must write now: that of its prefix, or the end where there is no more room."""
-        last = time == self.max_length - 1
-        if prefix is None or time >= prefix.tokens.shape[1]:
-            if not last:
-                return None
-            ends = torch.full((sentences, 1), self.end)
-            return _Forced(ends, torch.ones(sentences, dtype=torch.bool))
-        active = prefix.lengths > time
-        tokens = torch.where(active, prefix.tokens[:, time], self.end)
-        return _Forced(tokens[:, None], active | last)
-
-
-class _Forced(NamedTuple):
-    """The token [N, 1] that a sentence must write, where `active` [N]."""
-
-    tokens: Tensor
-    active: Tensor
+            lengths = times.repeat_interleave(written.shape[1])
+            rows, tokens = repeated(written.flatten(0, 1), self.no_repeat_ngram, self.no_repeat_ignore, lengths)
+            scores.view(-1, scores.shape[2])[rows, tokens] = NEVER
+        if len(bound):
+            scores[bound] = NEVER
+            scores[bound, :, must[bound]] = kept
 
 
 class Prefix(NamedTuple):
@@ -70,9 +89,9 @@ class Prefix(NamedTuple):
     tokens: Tensor
     lengths: Tensor
 
-    def select(self, sentences: Tensor) -> "Prefix":
-        """The prefixes of these sentences only."""
-        return Prefix(self.tokens[sentences], self.lengths[sentences])
+    def lists(self) -> list[list[int]]:
+        """The tokens of each."""
+        return [row[:length] for row, length in zip(self.tokens.tolist(), self.lengths.tolist(), strict=True)]
 
     @staticmethod
     def of(prefixes: list[list[int]]) -> "Prefix | None":
@@ -86,20 +105,37 @@ class Prefix(NamedTuple):
         return Prefix(tokens, lengths)
 
 
-def repeated(written: Tensor, size: int, ignore: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
-    """Which tokens would repeat an n-gram of `size` tokens in each row of `written` [R, t].
+def repeated(
+    written: Tensor, size: int, ignore: tuple[int, ...] = (), lengths: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Which tokens would repeat an n-gram of `size` tokens in each row of `written` [R, t], or in its first `lengths`.
 
     An n-gram with a token of `ignore` in it may repeat. Returns matching rows and tokens, [X] and [X].
     """
-    time = written.shape[1]
-    if time < size:
+    if written.shape[1] < size:
         nothing = written.new_zeros(0)
         return nothing, nothing
+    if lengths is None:
+        lengths = torch.full_like(written[:, 0], written.shape[1])
     windows = written.unfold(1, size, 1)  # [R, t - size + 1, size]
-    tail = written[:, time - size + 1 :]  # [R, size - 1]
+    starts = lengths[:, None] - size + 1  # [R, 1], where the n-gram that is being written began
+    places = starts + torch.arange(size - 1, device=written.device)
+    tail = written.gather(1, places.clamp(min=0))  # [R, size - 1]
     again = (windows[:, :, :-1] == tail[:, None]).all(-1)
+    again &= torch.arange(windows.shape[1], device=written.device) < starts
     if ignore:
         exempt = torch.tensor(ignore, device=written.device)
         again &= ~torch.isin(tail, exempt).any(-1, keepdim=True) & ~torch.isin(windows[:, :, -1], exempt)
     rows, places = again.nonzero(as_tuple=True)
     return rows, windows[rows, places, -1]
+
+
+def _penalised(logits: Tensor, written: Tensor, times: Tensor, penalty: float) -> Tensor:
+    """Logits [N, B, V] with those of the tokens written before made smaller."""
+    places = torch.arange(written.shape[2], device=written.device)
+    # Behind `time` the last token is named again; one that has written nothing changes nothing.
+    places = places.minimum((times[:, None] - 1).clamp(min=0))[:, None].expand_as(written)
+    tokens = written.gather(2, places)
+    before = logits.gather(2, tokens)
+    after = torch.where(before > 0, before / penalty, before * penalty)
+    return logits.scatter(2, tokens, torch.where(times[:, None, None] > 0, after, before))

@@ -1,36 +1,21 @@
 """Searches in which every output goes its own way: greedy and sampling.
 
-Sampling draws one number per output and step, a pure function of (seed, key of the sentence, which sample, step), and
-looks it up in the distribution's cumulative sum: what is drawn for a sentence depends neither on the batch it is in
-nor on the order of the input.
-
-Shapes: N sentences, B outputs a sentence, t tokens so far, V vocabulary.
+Shapes: N sentences, B outputs a sentence, T maximal length, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from unilmctl.search.rules import NEVER, Prefix, Rules
+from unilmctl.search.run import Choice, Task, in_order
+from unilmctl.search.sampling import Sampling, draw, uniform
 from unilmctl.search.scoring import SUM, Hypothesis, Scoring
-from unilmctl.search.step import S, Step
-
-Pick = Callable[[Tensor, Tensor, int], Tensor]
-"""Logits [N, B, V], the numbers [N] of the sentences and the step give the tokens [N, B] to write."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to draw: logits divided by `temperature`, the `top_k` likeliest tokens, the likeliest that hold `top_p`."""
-
-    seed: int
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
+from unilmctl.search.step import S, State, Step
+from unilmctl.search.table import Table
+from unilmctl.search.top import top
 
 
 def greedy(
@@ -43,11 +28,7 @@ def greedy(
     prefix: Prefix | None = None,
 ) -> list[list[Hypothesis]]:
     """The likeliest token at every step, one output for each of N sentences; arguments as in `beam_search`."""
-
-    def likeliest(logits: Tensor, sentences: Tensor, time: int) -> Tensor:
-        return logits.argmax(-1)
-
-    return _follow(first[:, None], state, step, rules, likeliest, scoring, prefix)
+    return in_order(Follow(rules, scoring), step, _tasks(list(range(len(first))), prefix), first, state)
 
 
 def sample(
@@ -63,96 +44,82 @@ def sample(
     prefix: Prefix | None = None,
 ) -> list[list[Hypothesis]]:
     """`samples` random outputs of each sentence, best first; `keys` name the sentences (None: by their place)."""
-    names = np.arange(len(first)) if keys is None else np.array(keys)
-
-    def drawn(logits: Tensor, sentences: Tensor, time: int) -> Tensor:
-        draws = uniform(sampling.seed, names[sentences.numpy()], samples, time)
-        return _draw(logits, torch.from_numpy(draws), sampling)
-
-    rows = torch.arange(len(first)).repeat_interleave(samples)
-    many = first[:, None].repeat(1, samples, 1)
-    return _follow(many, state.reordered(rows), step, rules, drawn, scoring, prefix)
+    tasks = _tasks(list(range(len(first))) if keys is None else keys, prefix)
+    return in_order(Follow(rules, scoring, sampling, samples), step, tasks, first, state)
 
 
-def _follow(
-    logits: Tensor,
-    state: S,
-    step: Step[S],
-    rules: Rules,
-    pick: Pick,
-    scoring: Scoring,
-    prefix: Prefix | None,
-) -> list[list[Hypothesis]]:
-    """Writes B outputs of each sentence, one token a step; sentences all of whose outputs ended leave the batch."""
-    count, outputs, _ = logits.shape
-    waiting = torch.arange(count)
-    tokens = torch.zeros(count, outputs, 0, dtype=torch.long)
-    steps = torch.zeros(count, outputs, 0)
-    results: list[list[Hypothesis]] = [[] for _ in range(count)]
-    for time in range(rules.max_length):
-        normalizer = logits.logsumexp(-1)
-        rules.apply(logits, tokens, prefix)
-        chosen = pick(logits, waiting, time)  # [N, B]
-        score = logits.gather(2, chosen[..., None])[..., 0] - normalizer
-        tokens, steps = torch.cat((tokens, chosen[..., None]), 2), torch.cat((steps, score[..., None]), 2)
-        done = ((tokens == rules.end).any(-1) | (score == NEVER)).all(-1)
-        for sentence in done.nonzero()[:, 0].tolist():
-            results[int(waiting[sentence])] = _ended(tokens[sentence], steps[sentence], rules.end, scoring)
-        if done.any():
-            stay = (~done).nonzero()[:, 0]
-            if len(stay) == 0:
-                break
-            rows = (stay[:, None] * outputs + torch.arange(outputs)).flatten()
-            state = state.reordered(rows, stay)
-            waiting, tokens, steps = waiting[stay], tokens[stay], steps[stay]
-            prefix = None if prefix is None else prefix.select(stay)
-        flat, state = step(tokens[:, :, -1].flatten(), state)
-        logits = flat.view(len(waiting), outputs, -1)
-    return results
+@dataclass(frozen=True)
+class Paths(Table):
+    """Outputs that go their own way: `times` and `keys` [N], what must be written [N, T], and what is.
 
-
-def _ended(tokens: Tensor, steps: Tensor, end: int, scoring: Scoring) -> list[Hypothesis]:
-    """Outputs [B, t], each cut at its first end token, best first; those the rules made impossible are dropped."""
-    found = []
-    for ids, scores in zip(tokens.tolist(), steps.tolist(), strict=True):
-        if end in ids:
-            length = ids.index(end) + 1
-            total = sum(scores[:length])
-            if total > NEVER:
-                found.append(Hypothesis(ids[: length - 1], total / scoring.divisor(length), scores[:length]))
-    return sorted(found, key=lambda hypothesis: -hypothesis.score)
-
-
-def _draw(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
-    """Tokens [N, B] drawn from logits [N, B, V] with uniform numbers `draws` [N, B] in [0, 1)."""
-    kept = logits.shape[2] if sampling.top_k is None else min(sampling.top_k, logits.shape[2])
-    scores, tokens = logits.topk(kept, dim=-1)
-    mass = (scores.double() / sampling.temperature).softmax(-1)
-    if sampling.top_p is not None:
-        mass = mass * ((mass.cumsum(-1) - mass) < sampling.top_p)
-    heaped = mass.cumsum(-1)
-    place = torch.searchsorted(heaped, (draws * heaped[..., -1])[..., None], right=True)
-    likely = (mass > 0).sum(-1, keepdim=True)  # falling order: these come first
-    return tokens.gather(2, torch.minimum(place, (likely - 1).clamp(min=0)))[..., 0]
-
-
-def uniform(seed: int, keys: NDArray[np.int64], samples: int, time: int) -> NDArray[np.float64]:
-    """Numbers [N, samples] in [0, 1), each a function of (seed, key, sample, time) alone: SplitMix64 in a chain.
-
-    Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014.
+    Totals [N, B] are what outputs are ranked by, up to their end; tokens and the model's own log-probabilities of them
+    are [N, B, T]; `open` [N, B] are the outputs that have not ended and can go on.
     """
-    numbers = [np.array([[seed]]), keys[:, None], np.arange(samples)[None], np.array([[time]])]
-    state = np.zeros((1, 1), dtype=np.uint64)
-    for number in numbers:
-        state = _mixed(state ^ _mixed(number.astype(np.uint64) + _GOLDEN))
-    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+    times: Tensor
+    keys: Tensor
+    forced: Tensor
+    totals: Tensor
+    tokens: Tensor
+    steps: Tensor
+    open: Tensor
 
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+@dataclass(frozen=True)
+class Follow:
+    """The strategy of this module: the likeliest token, or with `sampling` a random one for each of the outputs."""
+
+    rules: Rules
+    scoring: Scoring = SUM
+    sampling: Sampling | None = None
+    outputs: int = 1
+
+    def begin(self, tasks: Sequence[Task], device: torch.device) -> Paths:
+        """Empty outputs."""
+        keys = torch.tensor([task.key for task in tasks], device=device)
+        steps = torch.zeros(len(tasks), self.outputs, self.rules.max_length, device=device)
+        totals = steps[..., 0]
+        forced = self.rules.forced([task.prefix for task in tasks], device)
+        return Paths(torch.zeros_like(keys), keys, forced, totals, steps.long(), steps, totals == 0)
+
+    def choose(self, logits: Tensor, table: Paths, state: State) -> Choice[Paths]:
+        """One more token for every output; those that have ended write on to no effect."""
+        scores = self.rules.scores(logits, table.tokens, table.times, table.forced)
+        chosen = self._pick(scores.ranked, table)
+        ranked = scores.ranked.gather(2, chosen[..., None])
+        own = scores.own.gather(2, chosen[..., None])
+        places = table.times[:, None, None].expand_as(own)
+        totals = torch.where(table.open, table.totals + ranked[..., 0], table.totals)
+        still_open = table.open & (chosen != self.rules.end) & (totals > NEVER)
+        table = Paths(
+            table.times + 1,
+            table.keys,
+            table.forced,
+            totals,
+            table.tokens.scatter(2, places, chosen[..., None]),
+            table.steps.scatter(2, places, own),
+            still_open,
+        )
+        return Choice(table, chosen, None, ~still_open.any(1))
+
+    def results(self, table: Paths, sentence: int) -> list[Hypothesis]:
+        """The outputs of one sentence, each cut at its first end token; those the rules made impossible are dropped."""
+        tokens, steps = table.tokens[sentence].tolist(), table.steps[sentence].tolist()
+        found = []
+        for ids, scores, total in zip(tokens, steps, table.totals[sentence].tolist(), strict=True):
+            if total > NEVER:
+                length = ids.index(self.rules.end) + 1
+                found.append(Hypothesis(ids[: length - 1], total / self.scoring.divisor(length), scores[:length]))
+        return sorted(found, key=lambda hypothesis: -hypothesis.score)
+
+    def _pick(self, scores: Tensor, table: Paths) -> Tensor:
+        """The tokens [N, B] to write, given scores [N, B, V]."""
+        if self.sampling is None:
+            return top(scores, 1)[1][..., 0]
+        draws = uniform(self.sampling.seed, table.keys.cpu().numpy(), self.outputs, table.times.cpu().numpy())
+        return draw(scores, torch.from_numpy(draws).to(scores.device), self.sampling)
 
 
-def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser; arrays of unsigned numbers wrap around."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
+def _tasks(keys: list[int], prefix: Prefix | None) -> list[Task]:
+    beginnings = [[] for _ in keys] if prefix is None else prefix.lists()
+    return [Task(key, beginning) for key, beginning in zip(keys, beginnings, strict=True)]

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies
 from tiny_writer import FRAME, WORDS, sentences, tiny_encoder
 
-from unilmctl.decoding import Decoder, Written, pack
+from unilmctl.decoding import Decoder, Written, cache_format, pack, settle
+from unilmctl.errors import UsageError
 from unilmctl.model import Encoder
 from unilmctl.objectives import Corruption, build
 from unilmctl.rows import LANGUAGE_MODEL, Example, Frame, pad
-from unilmctl.visibility import readable_after
 
 CLEAN = Corruption(target=0.0, random=0.0, keep=0.0)
 MODELS: list[dict[str, Any]] = [
@@ -22,6 +23,7 @@ MODELS: list[dict[str, Any]] = [
     {"embedding": 8, "family": "electra"},
     {"activation": "relu"},
 ]
+TOKENS = strategies.integers(5, len(WORDS) - 1)
 WAYS = [("pseudo", "target"), ("causal", "target"), ("causal", "source")]
 
 
@@ -69,23 +71,69 @@ def test_beams_share_their_source_and_follow_their_rows(reading: Any) -> None:
     _, state = decoder.step(torch.tensor([5, 6, 7, 8, 9, 10]), state)
     state = state.reordered(torch.tensor([1, 0, 5, 5]), torch.tensor([0, 2]))
     logits, state = decoder.step(torch.tensor([11, 12, 13, 14]), state)
-    assert state.cache.shared.layers[0].keys.shape[0] == 2
+    assert state.cache.sentences == 2
     for row, (source, target) in enumerate([(0, [6, 11]), (0, [5, 12]), (2, [10, 13]), (2, [10, 14])]):
         alone = cached(decoder, [sources[source].tolist()], [target])[0, -1]
         torch.testing.assert_close(logits[row], alone, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("reading", ["mask", "next"])
-def test_what_stays_in_the_cache_is_what_can_still_be_read(reading: Any) -> None:
+def test_a_column_for_each_token_that_some_beam_still_reads(reading: Any) -> None:
     decoder = Decoder(tiny_encoder(), FRAME, reading)
     _, state = decoder.start([np.array([5, 6])])
-    for count in range(3):
-        _, state = decoder.step(torch.tensor([7]), state)
-        own = state.cache.own
-        assert own is not None
-        now = 2 * count + 3 if reading == "mask" else count + 2
-        assert readable_after(own.slots, now).all()
-        assert own.slots.time.shape[1] == count + (1 if reading == "mask" else 2)
+    source = int(state.cache.seen.sum())
+    assert source == (4 if reading == "mask" else 4)  # [CLS] 5 6 [SEP]
+    state = state.reordered(torch.tensor([0, 0, 0]))
+    _, state = decoder.step(torch.tensor([7, 8, 9]), state)
+    assert int(state.cache.seen.any(1).sum()) == source + 3
+    state = state.reordered(torch.tensor([1, 1, 1]))  # only the second beam's token is read from here on
+    assert int(state.cache.seen.any(1).sum()) == source + 1
+    _, state = decoder.step(torch.tensor([7, 8, 9]), state)
+    assert int(state.cache.seen.any(1).sum()) == source + 4
+    used = state.cache.seen.any(1)[0].nonzero()[:, 0]
+    assert int(used.max()) == source + 3  # freed columns were taken again
+
+
+@given(data=strategies.data())
+@settings(max_examples=40, deadline=None)
+def test_sentences_come_and_go_without_touching_the_others(data: strategies.DataObject) -> None:
+    """Any history of joining, leaving, parting and merging gives the logits of each sentence decoded alone."""
+    reading = data.draw(strategies.sampled_from(["mask", "next"]))
+    changes = data.draw(strategies.sampled_from([{}, {"relative_buckets": 8, "relative_distance": 12}]))
+    decoder = Decoder(tiny_encoder(**changes), FRAME, reading)
+    beams = data.draw(strategies.integers(1, 3))
+    written: list[tuple[list[int], list[list[int]]]] = []  # of each sentence its source, and its beams' tokens
+    state: Written | None = None
+    for _ in range(data.draw(strategies.integers(1, 6))):
+        if not written or data.draw(strategies.booleans()):
+            new = data.draw(strategies.lists(strategies.lists(TOKENS, min_size=1, max_size=9), min_size=1, max_size=3))
+            _, arrived = decoder.start([np.array(source) for source in new])
+            arrived = arrived.reordered(torch.arange(len(new)).repeat_interleave(beams))
+            state = arrived if state is None or not written else state.joined(arrived)
+            written += [(source, [[] for _ in range(beams)]) for source in new]
+        assert state is not None
+        count = len(written)
+        stay = data.draw(strategies.permutations(range(count)))[: data.draw(strategies.integers(1, count))]
+        parents = [data.draw(strategies.integers(0, beams - 1)) for _ in range(len(stay) * beams)]
+        tokens = [data.draw(TOKENS) for _ in parents]
+        rows = [stay[place // beams] * beams + parent for place, parent in enumerate(parents)]
+        state = state.reordered(torch.tensor(rows), torch.tensor(stay))
+        logits, state = decoder.step(torch.tensor(tokens), state)
+        histories = [[*written[row // beams][1][row % beams], token] for row, token in zip(rows, tokens, strict=True)]
+        written = [(written[one][0], histories[k * beams : (k + 1) * beams]) for k, one in enumerate(stay)]
+        for row, history in enumerate(histories):
+            alone = cached(decoder, [written[row // beams][0]], [history])[0, -1]
+            torch.testing.assert_close(logits[row], alone, rtol=0, atol=2e-5)
+
+
+def test_attention_is_that_of_the_predicting_slot_on_its_source() -> None:
+    decoder = Decoder(tiny_encoder(), FRAME, "mask", attention=True)
+    _, state = decoder.start([np.array([5, 6]), np.array([7, 8, 9, 10, 11])])
+    assert state.attention is not None
+    assert state.attention.shape == (2, 7)
+    assert (state.attention[0, 4:] == 0).all()
+    assert (state.attention.sum(1) < 1).all()  # the rest goes to the [MASK] itself
+    assert (state.attention[1] > 0).all()
 
 
 def test_sources_are_cut_to_the_frame() -> None:
@@ -104,23 +152,39 @@ def test_packed_weights_compute_the_same(changes: dict[str, Any]) -> None:
     sources, targets = sentences(4), [[7, 8, 9]] * 4
     plain = cached(Decoder(tiny_encoder(**changes), frame, "mask"), sources, targets)
     packed = pack(tiny_encoder(**changes))
-    torch.testing.assert_close(cached(Decoder(packed, frame, "mask"), sources, targets), plain, rtol=0, atol=2e-5)
+    found = cached(Decoder(packed, frame, "mask"), sources, targets)
+    assert (found[..., len(WORDS) :] == float("-inf")).all()
+    torch.testing.assert_close(found[..., : len(WORDS)], plain, rtol=0, atol=2e-5)
 
 
-def test_bfloat16_packs_too() -> None:
-    frame, sources = FRAME, sentences(4)
-    plain = cached(Decoder(tiny_encoder().bfloat16(), frame, "mask"), sources, [[7]] * 4)
-    packed = cached(Decoder(pack(tiny_encoder().bfloat16()), frame, "mask"), sources, [[7]] * 4)
-    torch.testing.assert_close(packed, plain, rtol=0.1, atol=0.1)
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_smaller_formats_pack_too(dtype: str) -> None:
+    sources = sentences(4)
+    plain = cached(Decoder(tiny_encoder(), FRAME, "mask"), sources, [[7]] * 4)
+    decoder = Decoder(pack(tiny_encoder(), dtype), FRAME, "mask", memory=cache_format(dtype))
+    found = cached(decoder, sources, [[7]] * 4)[..., : len(WORDS)]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, plain, rtol=0.1, atol=0.25)
 
 
-def test_the_state_is_never_changed_in_place() -> None:
-    decoder = Decoder(tiny_encoder(), FRAME, "mask")
-    _, start = decoder.start([np.array([5, 6])])
+@pytest.mark.parametrize("reading", ["mask", "next"])
+def test_float32_does_not_depend_on_the_company(reading: Any) -> None:
+    """To the last bit: whatever else is decoded at the same time, and however far it is padded."""
+    decoder = Decoder(pack(tiny_encoder(hidden=64, positions=256)), replace(FRAME, max_source=240), reading)
+    long = sentences(3, seed=8, longest=230)
+    source = sentences(1, seed=4)[0]
+    alone = cached(decoder, [source], [[7, 8, 9, 10]])[0]
+    together = cached(decoder, [*long, source], [[7, 8, 9, 10]] * 4)[-1]
+    assert torch.equal(alone, together)
 
-    def twice() -> tuple[torch.Tensor, Written]:
-        return decoder.step(torch.tensor([9]), start)
 
-    assert torch.equal(twice()[0], twice()[0])
-    assert start.cache.own is None
-    assert len(WORDS) == twice()[0].shape[1]
+def test_auto_is_a_format_of_this_machine() -> None:
+    assert settle("auto", 64) == "float32"
+    assert settle("auto", 768) in ("float32", "bfloat16", "int8")
+    assert settle("auto", 64, device="cuda") == "bfloat16"
+    assert settle("int8", 64) == "int8"
+
+
+def test_int8_is_refused_where_there_are_no_kernels() -> None:
+    with pytest.raises(UsageError, match="this machine has no kernels for int8"):
+        settle("int8", 768, device="cuda")

@@ -1,11 +1,12 @@
-"""Keys and values of tokens already read, as a value that is passed in and returned.
+"""Keys and values of sentences and of all that their beams have written, in one preallocated table a layer.
 
-The source is encoded once per sentence and its keys and values are *shared* by all beams of that sentence, never
-copied for them; each beam has its *own* keys and values of the target so far. What may leave the cache is decided by
-the visibility rule: a key stays readable until its `until` has passed.
+A sentence has C columns. The first of them hold its source; every token that a beam writes takes a free one, and `seen`
+says which columns each beam reads: those of its source and those of its own past. So beams share what they have in
+common, nothing is copied when they change places, and a column that no beam reads any more is free again. This is the
+visibility rule once more, kept as what it said when each token was written: everything in the cache stays readable.
 
-Shapes: N sentences, K beams a sentence, R = N x K beams in sentence-major order, A heads, S source tokens, t target
-tokens in the cache, d width of a head.
+Shapes: N sentences, B beams a sentence, R = N x B rows in sentence-major order, Q new tokens a row, A heads, C columns,
+L <= C columns in use, S source tokens, d width of a head.
 """
 
 from dataclasses import dataclass
@@ -13,8 +14,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from unilmctl.visibility import Slots, stack
+from unilmctl.model.config import ModelConfig
+from unilmctl.visibility import Slots, visible
+
+STRIDE = 32
+"""Columns in use are counted in steps of this: kernels are compiled and remembered for every shape they meet, and those
+for fewer columns round in another way."""
+
+GROWTH = 64
+"""Columns that are added at a time when there are no free ones."""
 
 
 class KeysValues(NamedTuple):
@@ -23,49 +33,142 @@ class KeysValues(NamedTuple):
     keys: Tensor
     values: Tensor
 
-    def append(self, other: "KeysValues") -> "KeysValues":
-        """Both along the token dimension."""
-        return KeysValues(torch.cat((self.keys, other.keys), 2), torch.cat((self.values, other.values), 2))
+
+class Places(NamedTuple):
+    """Where new tokens go: their columns [N, B, Q], and rows [R * Q * 2 * A] of a layer's table as a list of vectors."""
+
+    columns: Tensor
+    vectors: Tensor
 
 
-class Block(NamedTuple):
-    """A run of cached tokens: one `KeysValues` a layer, the tokens' slots and positions [*, T]."""
+@dataclass
+class Cache:
+    """`tables`: keys and values [2, N+, A, C, d] of each layer, with room for N+ >= N sentences; `seen` [N, B, C] bool;
+    `positions` [N+, C] of the tokens in the columns.
 
-    layers: list[KeysValues]
-    slots: Slots
+    Whoever calls a method that returns a cache gives the old one up: it is changed in place.
+    """
+
+    tables: list[Tensor]
+    seen: Tensor
     positions: Tensor
 
-    def select(self, rows: Tensor) -> "Block":
-        """The same block for other rows: `rows` [R'] indexes the first dimension."""
-        layers = [KeysValues(layer.keys[rows], layer.values[rows]) for layer in self.layers]
-        return Block(layers, Slots(*(part[rows] for part in self.slots)), self.positions[rows])
+    @staticmethod
+    def empty(config: ModelConfig, sentences: int, columns: int, *, dtype: torch.dtype, device: torch.device) -> "Cache":
+        """Room for so many sentences of one beam each, with at least so many columns, of which none is seen."""
+        columns = -(-columns // STRIDE) * STRIDE
+        shape = (2, sentences, config.heads, columns, config.hidden // config.heads)
+        tables = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.layers)]
+        seen = torch.zeros(sentences, 1, columns, dtype=torch.bool, device=device)
+        return Cache(tables, seen, torch.zeros(sentences, columns, dtype=torch.long, device=device))
 
-    def columns(self, index: slice) -> "Block":
-        """Only these columns of the block."""
-        layers = [KeysValues(layer.keys[:, :, index], layer.values[:, :, index]) for layer in self.layers]
-        return Block(layers, self.slots.select(index), self.positions[:, index])
+    def fill(self, first: int, sources: list[KeysValues], sizes: Tensor) -> None:
+        """The sources [n, A, S, d] a layer of sentences `first` to first + n, of which `sizes` [n] tokens are real."""
+        count, _, tokens, _ = sources[0].keys.shape
+        rows = slice(first, first + count)
+        for table, source in zip(self.tables, sources, strict=True):
+            table[0, rows, :, :tokens] = source.keys
+            table[1, rows, :, :tokens] = source.values
+        order = torch.arange(self.columns, device=sizes.device)
+        self.seen[rows] = order < sizes[:, None, None]
+        self.positions[rows] = order
 
-    def append(self, other: "Block") -> "Block":
-        """The columns of both."""
-        layers = [mine.append(theirs) for mine, theirs in zip(self.layers, other.layers, strict=True)]
-        return Block(layers, stack([self.slots, other.slots]), torch.cat((self.positions, other.positions), 1))
+    @property
+    def sentences(self) -> int:
+        """N."""
+        return self.seen.shape[0]
 
+    @property
+    def columns(self) -> int:
+        """C."""
+        return self.seen.shape[2]
 
-@dataclass(frozen=True)
-class Cache:
-    """`shared`: the sources of N sentences; `own`: what each of the R beams has written, None before the first."""
+    def place(self, positions: Tensor) -> Places:
+        """Free columns for new tokens at `positions` [R, Q]: each sentence's first ones, whatever the others do."""
+        sentences, beams, _ = self.seen.shape
+        wanted = beams * positions.shape[1]
+        free = ~self.seen.any(1)
+        short = wanted - int(free.sum(1).min())
+        if short > 0:
+            self._grow(self.sentences, self.columns + -(-max(short, GROWTH) // STRIDE) * STRIDE)
+            free = ~self.seen.any(1)
+        order = torch.arange(1, wanted + 1, device=free.device).repeat(sentences, 1)
+        found = torch.searchsorted(free.cumsum(1), order)  # [N, Q * B]: what stays comes first and leaves no gaps
+        columns = found.view(sentences, -1, beams).transpose(1, 2).flatten(1)  # [N, B * Q]
+        self.positions[:sentences].scatter_(1, columns, positions.view(sentences, wanted))
+        return Places(columns.view(sentences, beams, -1), self._vectors(columns))
 
-    shared: Block
-    own: Block | None = None
+    def _vectors(self, columns: Tensor) -> Tensor:
+        """Keys and values of each new token and head, as rows of a table that is seen as [2 * N+ * A * C, d]."""
+        _, room, heads, width, _ = self.tables[0].shape
+        device = columns.device
+        kind = torch.arange(2, device=device)[:, None] * room * heads
+        head = kind + torch.arange(heads, device=device)  # [2, A]
+        sentence = torch.arange(len(columns), device=device)[:, None, None, None] * heads
+        return ((sentence + head) * width + columns[:, :, None, None]).flatten()
 
-    def extended(self, block: Block) -> "Cache":
-        """With the columns of `block` [R, ...] appended to every beam."""
-        return Cache(self.shared, block if self.own is None else self.own.append(block))
+    def mask(self, slots: Slots, places: Places, dtype: torch.dtype) -> Tensor:
+        """What new tokens [R, Q] see, to be added to scores [N, 1, B * Q, L]: their past, and each other by the rule."""
+        sentences, beams, queries = places.columns.shape
+        width = self._width(places)
+        nothing = torch.zeros((), dtype=dtype, device=self.seen.device)
+        past = torch.where(self.seen[:, :, None, :width], nothing, float("-inf")).expand(-1, -1, queries, -1)
+        among = torch.where(visible(slots, slots), nothing, float("-inf")).view(sentences, beams, queries, queries)
+        targets = places.columns[:, :, None, :].expand(-1, -1, queries, -1)
+        return past.scatter(3, targets, among).view(sentences, 1, beams * queries, width)
 
-    def reordered(self, beams: Tensor) -> "Cache":
-        """With beam r continued from beam `beams[r]` [R] of the same sentence; the sources are not touched."""
-        return self if self.own is None else Cache(self.shared, self.own.select(beams))
+    def _width(self, places: Places) -> int:
+        """L: every column that is read or written now, in steps of `STRIDE`."""
+        used = self.seen.any(1).any(0).nonzero()
+        last = max(int(used[-1]), int(places.columns.max()))
+        return min(self.columns, -(-(last + 1) // STRIDE) * STRIDE)
 
-    def selected(self, sentences: Tensor, beams: Tensor) -> "Cache":
-        """Only `sentences` [N'], with `beams` [N' x K] naming their beams."""
-        return Cache(self.shared.select(sentences), None if self.own is None else self.own.select(beams))
+    def keep(self, places: Places, count: int) -> None:
+        """The first `count` new tokens of each row stay: its beam reads them from now on."""
+        self.seen.scatter_(2, places.columns[:, :, :count], value=True)
+
+    def reordered(self, rows: Tensor, sentences: Tensor | None = None) -> "Cache":
+        """Beam r continues beam `rows[r]` [R'] of the same sentence; only `sentences` [N'] stay, in that order."""
+        count = self.sentences if sentences is None else len(sentences)
+        if sentences is not None:
+            self._move(sentences)
+        self.seen = self.seen.flatten(0, 1)[rows].view(count, -1, self.columns)
+        return self
+
+    def _move(self, sentences: Tensor) -> None:
+        """Brings those that stay to the front; who is in his place already is not touched."""
+        places = torch.arange(len(sentences), device=sentences.device)
+        moving = (sentences != places).nonzero()[:, 0]
+        if len(moving) == 0:
+            return
+        origins = sentences[moving]
+        for table in self.tables:
+            table[:, moving] = table[:, origins]
+        self.positions[moving] = self.positions[origins]
+
+    def joined(self, other: "Cache") -> "Cache":
+        """With the sentences of `other`, which have as many beams, after those of this one."""
+        here, there = self.sentences, other.sentences
+        columns = max(self.columns, other.columns)
+        self._grow(max(self.tables[0].shape[1], here + there), columns)
+        for mine, theirs in zip(self.tables, other.tables, strict=True):
+            mine[:, here : here + there, :, : other.columns] = theirs[:, :there]
+        self.positions[here : here + there, : other.columns] = other.positions[:there]
+        more = functional.pad(other.seen, (0, columns - other.columns))
+        self.seen = torch.cat((self.seen, more))
+        return self
+
+    def _grow(self, room: int, columns: int) -> None:
+        """Makes room for so many sentences and columns; one layer after the other, so that little memory is held twice."""
+        _, old_room, heads, old_columns, width = self.tables[0].shape
+        if (room, columns) == (old_room, old_columns):
+            return
+        used = self.sentences
+        for layer, old in enumerate(self.tables):
+            new = old.new_zeros(2, room, heads, columns, width)
+            new[:, :used, :, :old_columns] = old[:, :used]
+            self.tables[layer] = new
+        positions = self.positions.new_zeros(room, columns)
+        positions[:used, :old_columns] = self.positions[:used]
+        self.positions = positions
+        self.seen = functional.pad(self.seen, (0, columns - old_columns))

@@ -1,18 +1,20 @@
-"""The encoder: one forward that trains, scores and decodes.
+"""The encoder: a full pass that trains and scores, and a step that decodes.
 
-Without a cache it is one full pass over rows; with a cache the tokens given are new ones, read after those in the
-cache. The mask comes from the visibility rule in both cases, so the two agree to what the kernels' rounding allows.
+`forward` is one full pass over rows; `step` reads new tokens after those in a cache. The mask comes from the visibility
+rule in both cases and the layers are the same, so the two agree to what the kernels' rounding allows.
 
-Shapes: B rows or R = N x K beams, T tokens, D hidden width, A heads, S source tokens, V vocabulary.
+Shapes: B rows of a full pass, T tokens; N sentences, B beams each, R = N x B rows of a step, Q new tokens a row, L columns
+of the cache; D hidden width, A heads, V vocabulary.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from unilmctl.model.cache import Block, Cache, KeysValues
+from unilmctl.model.cache import Cache, KeysValues
 from unilmctl.model.config import ModelConfig
-from unilmctl.model.layers import Embeddings, LanguageModelHead, Layer, RelativeBias
-from unilmctl.visibility import Slots, stack, visible
+from unilmctl.model.layers import Embeddings, LanguageModelHead, Layer, RelativeBias, steady_width
+from unilmctl.visibility import Slots, visible
 
 
 class Encoder(nn.Module):
@@ -38,59 +40,55 @@ class Encoder(nn.Module):
         self.embeddings.word.weight.data[self.config.pad].zero_()
 
     def forward(
-        self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots, cache: Cache | None = None
-    ) -> tuple[Tensor, Block]:
-        """New tokens [B, T] (or [R, T] after a cache) give hidden states [B, T, D] and their keys and values."""
+        self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Full pass: tokens [B, T] give hidden states [B, T, D], and keys and values of every layer."""
         hidden = self.embeddings(ids, positions, segments)
-        if cache is None:
-            hidden, fresh = self._full(hidden, self._bias(slots, positions, slots, positions))
-        else:
-            hidden, fresh = self._step(hidden, positions, slots, cache)
-        return hidden, Block(fresh, slots, positions)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [..., D] give scores over the vocabulary [..., V]."""
-        result: Tensor = self.head(hidden, self.embeddings.word.weight)
-        return result
-
-    def _full(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, list[KeysValues]]:
+        mask = self._mask(slots, positions)
         fresh = []
         for layer in self.layers:
             hidden, keys_values = layer(hidden, mask)
             fresh.append(keys_values)
         return hidden, fresh
 
-    def _step(self, hidden: Tensor, positions: Tensor, slots: Slots, cache: Cache) -> tuple[Tensor, list[KeysValues]]:
-        masks = self._step_masks(hidden.dtype, positions, slots, cache)
-        fresh = []
-        for index, layer in enumerate(self.layers):
-            assert isinstance(layer, Layer)
-            own = None if cache.own is None else cache.own.layers[index]
-            hidden, keys_values = layer.step(hidden, cache.shared.layers[index], own, masks)
-            fresh.append(keys_values)
-        return hidden, fresh
+    def step(
+        self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots, cache: Cache, *, kept: int
+    ) -> tuple[Tensor, Tensor]:
+        """New tokens [R, Q] after those in the cache, of which the first `kept` a row stay there.
 
-    def _step_masks(self, dtype: torch.dtype, positions: Tensor, slots: Slots, cache: Cache) -> tuple[Tensor, Tensor]:
-        """Additive masks of a step: over the shared sources [N, ., K*Q, S], and over each beam's own tokens."""
-        sentences = cache.shared.positions.shape[0]
-        grouped = Slots(*(part.reshape(sentences, -1) for part in slots))
-        to_source = self._bias(
-            grouped, positions.reshape(sentences, -1), cache.shared.slots, cache.shared.positions, dtype
-        )
-        keys, key_positions = slots, positions
-        if cache.own is not None:
-            keys = stack([cache.own.slots, slots])
-            key_positions = torch.cat((cache.own.positions, positions), 1)
-        return to_source, self._bias(slots, positions, keys, key_positions, dtype)
-
-    def _bias(
-        self, query: Slots, query_positions: Tensor, key: Slots, key_positions: Tensor, dtype: torch.dtype | None = None
-    ) -> Tensor:
-        """The rule as a mask [B, 1 or A, Q, K]: bool, or float when there is a bias or a `dtype` is asked for."""
-        mask = visible(query, key)[:, None]
-        if self.relative is None and dtype is None:
-            return mask
-        bias = mask.new_zeros((), dtype=dtype or self.head.bias.dtype)
+        Returns hidden states [R, Q, D] and the last layer's attention weights [N, A, B * Q, L] over the cache's columns.
+        """
+        hidden = self.embeddings(ids, positions, segments)
+        places = cache.place(positions)
+        mask = cache.mask(slots, places, cache.tables[0].dtype)
         if self.relative is not None:
-            bias = self.relative(query_positions, key_positions).to(dtype or self.head.bias.dtype)
-        return torch.where(mask, bias, float("-inf"))
+            mask = mask + self._relative_step(self.relative, positions, cache, mask)
+        weights = mask
+        for layer, table in zip(self.layers, cache.tables, strict=True):
+            assert isinstance(layer, Layer)
+            hidden, weights = layer.step(hidden, table, places.vectors, mask)
+        cache.keep(places, kept)
+        return hidden, weights
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states [..., D] give scores over the vocabulary [..., V]."""
+        result: Tensor = self.head(hidden, self.embeddings.word.weight)
+        return result
+
+    def _mask(self, slots: Slots, positions: Tensor) -> Tensor:
+        """The rule over a full pass [B, 1 or A, T, T]: bool, or float when there is a bias to add."""
+        mask = visible(slots, slots)[:, None]
+        if self.relative is not None:
+            bias = self.relative(positions, positions).to(self.head.bias.dtype)
+            mask = torch.where(mask, bias, float("-inf"))
+        if torch.is_grad_enabled():
+            return mask
+        extra = steady_width(mask.shape[3]) - mask.shape[3]
+        return functional.pad(mask, (0, extra), value=False if self.relative is None else float("-inf"))
+
+    @staticmethod
+    def _relative_step(relative: RelativeBias, positions: Tensor, cache: Cache, mask: Tensor) -> Tensor:
+        """The bias [N, A, B * Q, L] of new tokens at `positions` [R, Q] towards the cache's columns."""
+        sentences, _, queries, columns = mask.shape
+        bias = relative(positions.view(sentences, queries), cache.positions[:sentences, :columns])
+        return bias.to(mask.dtype)

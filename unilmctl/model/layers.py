@@ -110,9 +110,31 @@ class Attention(nn.Module):
         mixed = self._attend(query, fresh, mask)
         return self.finish(hidden, mixed), fresh
 
+    def step(self, hidden: Tensor, table: Tensor, vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """New tokens [R, Q, D] are written into a cache's `table` at `vectors` (see `Places`) and read from it.
+
+        `mask` [N, 1 or A, B * Q, L] is added to the scores. Returns [R, Q, D] and the weights [N, A, B * Q, L].
+        """
+        sentences, _, queries, columns = mask.shape
+        width = table.shape[4]
+        fused = self.qkv(hidden).view(-1, 3, self.heads, width)  # [R * Q, 3, A, d]
+        table.view(-1, width).index_copy_(0, vectors, fused[:, 1:].to(table.dtype).reshape(-1, width))
+        query = table.new_empty(sentences, self.heads, queries, width)
+        query.copy_(fused[:, 0].view(sentences, queries, self.heads, width).transpose(1, 2))
+        keys, values = table[:, :sentences, :, :columns].unbind(0)
+        mixed, weights = attend(query, keys, values, mask)
+        joined = hidden.new_empty(sentences, queries, self.heads, width).copy_(mixed.transpose(1, 2))
+        result: Tensor = self.norm(hidden + self.output(joined.view(hidden.shape)))
+        return result, weights
+
     def _attend(self, query: Tensor, seen: KeysValues, mask: Tensor) -> Tensor:
-        """Attention itself, in float32 where a CPU trains in bfloat16: its backward is three times as fast there."""
+        """Attention itself, in float32 where a CPU trains in bfloat16: its backward is three times as fast there.
+
+        A mask that is wider than the keys asks for them to be padded (`steady_width`).
+        """
         rate = self.dropout_rate if self.training else 0.0
+        if extra := mask.shape[3] - seen.keys.shape[2]:
+            seen = KeysValues(*(functional.pad(part, (0, 0, 0, extra)) for part in seen))
         if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 query, seen = query.float(), KeysValues(seen.keys.float(), seen.values.float())
@@ -120,30 +142,39 @@ class Attention(nn.Module):
         return functional.scaled_dot_product_attention(query, *seen, attn_mask=mask, dropout_p=rate)
 
 
-def attend_shared(query: Tensor, shared: KeysValues, own: KeysValues, masks: tuple[Tensor, Tensor]) -> Tensor:
-    """Attention of beams over their sentence's shared source and their own target, combined in one softmax.
+def steady_width(tokens: int) -> int:
+    """How many keys a full pass must have, of which `tokens` are real, for its float32 sums not to depend on padding.
 
-    `query` [R, A, Q, d]; `shared` [N, A, S, d]; `own` [R, A, t, d]; `masks` are added to the scores,
-    [N, 1 or A, K*Q, S] and [R, 1 or A, Q, t]. The beams of a sentence are treated as K*Q queries of it, so the source
-    is never copied.
-    Returns [R, A, Q, d].
+    Matrix kernels sum up to 192 numbers in one go, and more than that in parts of 192 if there are 384 at least, else in
+    two halves, wherever those fall; attention takes 512 keys at a time.
     """
-    rows, heads, queries, width = query.shape
-    sentences, source = shared.keys.shape[0], shared.keys.shape[2]
-    beams = rows // sentences
-    query = query * (1.0 / math.sqrt(width))
-    grouped = query.view(sentences, beams, heads, queries, width).transpose(1, 2)
-    grouped = grouped.reshape(sentences, heads, beams * queries, width)
-    to_source = grouped @ shared.keys.transpose(2, 3) + masks[0]  # [N, A, K*Q, S]
-    to_source = to_source.view(sentences, heads, beams, queries, source).transpose(1, 2)
-    to_source = to_source.reshape(rows, heads, queries, source)
-    to_own = query @ own.keys.transpose(2, 3) + masks[1]  # [R, A, Q, t]
-    precise = torch.promote_types(query.dtype, torch.float32)
-    weights = torch.cat((to_source, to_own), dim=-1).softmax(dim=-1, dtype=precise).to(query.dtype)
-    from_source = weights[..., :source].view(sentences, beams, heads, queries, source).transpose(1, 2)
-    from_source = from_source.reshape(sentences, heads, beams * queries, source) @ shared.values
-    from_source = from_source.view(sentences, heads, beams, queries, width).transpose(1, 2)
-    return from_source.reshape(rows, heads, queries, width) + weights[..., source:] @ own.values
+    width = -(-tokens // 16) * 16
+    rest = width % 512
+    return width - rest + 384 if 192 < rest < 384 else width
+
+
+STEADY = 128
+"""Columns that are summed at a time in float32, so that a sum never depends on how many columns lie behind it: matrix
+kernels divide a long sum into parts that depend on its length, and rounding follows."""
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention of few queries over long tables, written out: they are read where they lie and never copied.
+
+    `query` [N, A, M, d]; `keys` and `values` [N, A, L, d]; `mask` [N, 1 or A, M, L] is added to the scores.
+    Returns the mixed values [N, A, M, d] and the weights [N, A, M, L].
+    """
+    scale = 1.0 / math.sqrt(query.shape[3])
+    flat_query, flat_keys, flat_values = query.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1)
+    unused = query.new_empty(1, 1, 1)
+    scores = torch.baddbmm(unused, flat_query, flat_keys.transpose(1, 2), beta=0, alpha=scale)
+    weights = (scores.view(*query.shape[:3], -1).add_(mask)).softmax(-1)
+    flat = weights.flatten(0, 1)
+    block = STEADY if query.dtype == torch.float32 else flat.shape[2]
+    mixed = torch.bmm(flat[:, :, :block], flat_values[:, :block])
+    for start in range(block, flat.shape[2], block):
+        mixed.baddbmm_(flat[:, :, start : start + block], flat_values[:, start : start + block])
+    return mixed.view(query.shape), weights
 
 
 class Layer(nn.Module):
@@ -168,14 +199,10 @@ class Layer(nn.Module):
         hidden, fresh = self.attention(hidden, mask)
         return self.feedforward(hidden), fresh
 
-    def step(
-        self, hidden: Tensor, shared: KeysValues, own: KeysValues | None, masks: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, KeysValues]:
-        """Decoding step of R beams over cached keys and values (see `attend_shared`)."""
-        query, fresh = self.attention.project(hidden)
-        seen = fresh if own is None else own.append(fresh)
-        hidden = self.attention.finish(hidden, attend_shared(query, shared, seen, masks))
-        return self.feedforward(hidden), fresh
+    def step(self, hidden: Tensor, table: Tensor, vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoding step over cached keys and values (see `Attention.step`)."""
+        hidden, weights = self.attention.step(hidden, table, vectors, mask)
+        return self.feedforward(hidden), weights
 
 
 class LanguageModelHead(nn.Module):

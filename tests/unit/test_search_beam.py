@@ -22,6 +22,7 @@ RULES = st.builds(
     no_repeat_ngram=st.integers(0, 2),
     no_repeat_ignore=st.sampled_from([(), (1,)]),
     forbid=st.sampled_from([(), (2,)]),
+    repetition_penalty=st.sampled_from([1.0, 1.0, 1.7, 0.6]),
 )
 
 
@@ -69,6 +70,60 @@ def test_narrow_beams_equal_the_list_based_twin_and_stopping_early_changes_nothi
         expected = list_based_twin(toy, sentence, rules, width, scoring)[:width]
         assert [h.ids for h in hypotheses] == [ids for _, ids in expected]
         assert [h.score for h in hypotheses] == pytest.approx([score for score, _ in expected], abs=1e-5)
+
+
+def diverse_twin(
+    toy: Toy, sentence: int, rules: Rules, width: int, groups: int, diversity: float, scoring: Scoring
+) -> list[list[tuple[float, list[int]]]]:
+    """For each group every output that it ever finishes, best first, found without any early stop."""
+    size = width // groups
+    live: list[list[tuple[float, list[int]]]] = [[(0.0, [])] for _ in range(groups)]
+    finished: list[list[tuple[float, list[int]]]] = [[] for _ in range(groups)]
+    for length in range(1, rules.max_length + 1):
+        taken: list[int] = []
+        for group in range(groups):
+            children = []
+            for total, ids in live[group]:
+                for token in range(toy.vocabulary) if length < rules.max_length else [END]:
+                    score = total + toy.token_scores(sentence, [*ids, token])[-1]
+                    children.append((score - diversity * taken.count(token), score, [*ids, token]))
+            children.sort(key=lambda child: -child[0])
+            ended = [child for child in children[:size] if child[2][-1] == END]
+            finished[group] += [(score / scoring.divisor(length), ids[:-1]) for _, score, ids in ended]
+            live[group] = [(score, ids) for _, score, ids in children if ids[-1] != END][:size]
+            taken += [ids[-1] for _, ids in live[group]]
+    return [sorted(outputs, key=lambda entry: -entry[0]) for outputs in finished]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=SEEDS,
+    shape=st.sampled_from([(2, 2), (4, 2), (3, 3), (6, 3), (4, 1)]),
+    diversity=st.sampled_from([0.0, 0.3, 1.0, 5.0]),
+    scoring=SCORINGS,
+    nbest=st.integers(1, 6),
+)
+def test_groups_equal_their_twin(
+    seed: int, shape: tuple[int, int], diversity: float, scoring: Scoring, nbest: int
+) -> None:
+    toy, rules, (width, groups) = Toy(seed, sentences=2, vocabulary=5, depth=3), Rules(END, max_length=4), shape
+    options = {"beam": width, "groups": groups, "diversity": diversity, "nbest": nbest, "scoring": scoring}
+    for sentence, hypotheses in enumerate(beam(toy, rules, **options)):
+        each = diverse_twin(toy, sentence, rules, width, groups, diversity, scoring)
+        best = [output for outputs in each for output in outputs[: math.ceil(nbest / groups)]]
+        expected = list({tuple(ids): score for score, ids in sorted(best, key=lambda entry: -entry[0])}.items())[:nbest]
+        assert [tuple(h.ids) for h in hypotheses] == [ids for ids, _ in expected]
+        assert [h.score for h in hypotheses] == pytest.approx([score for _, score in expected], abs=1e-5)
+
+
+def test_groups_that_must_differ_begin_differently() -> None:
+    toy = Toy(3, sentences=1, depth=4)
+    toy.table[0, 0] = torch.tensor([-9.0, 5.0, 1.0, 0.9])
+    rules = Rules(END, max_length=4)
+    apart = beam(toy, rules, beam=3, groups=3, diversity=9.0, nbest=3)[0]
+    assert sorted(h.ids[0] for h in apart) == [1, 2, 3]
+    assert all(h.score == pytest.approx(sum(toy.token_scores(0, [*h.ids, END])), abs=1e-5) for h in apart)
+    assert len(beam(toy, rules, beam=3, groups=3, diversity=0.0, nbest=3)[0]) == 1
 
 
 def test_a_sentence_stops_as_soon_as_no_live_beam_can_win() -> None:
@@ -149,6 +204,19 @@ def test_a_forced_beginning_is_scored_and_kept(seed: int, prefixes: list[list[in
         expected = every_output(toy, sentence, rules, Scoring(), prefixes[sentence])[:3]
         assert [h.ids for h in hypotheses] == [ids for _, ids in expected]
         assert [h.score for h in hypotheses] == pytest.approx([score for score, _ in expected], abs=1e-5)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=SEEDS, width=st.integers(1, 4), penalty=st.sampled_from([0.5, 1.3, 4.0]))
+def test_the_repetition_penalty_ranks_and_the_token_scores_stay_the_models_own(
+    seed: int, width: int, penalty: float
+) -> None:
+    toy, rules = Toy(seed), Rules(END, max_length=5, min_length=2, repetition_penalty=penalty)
+    for sentence, hypotheses in enumerate(beam(toy, rules, beam=width, nbest=width)):
+        for hypothesis in hypotheses:
+            ids = [*hypothesis.ids, END]
+            assert hypothesis.token_scores == pytest.approx(toy.token_scores(sentence, ids), abs=1e-5)
+            assert hypothesis.score == pytest.approx(sum(toy.token_scores(sentence, ids, penalty)), abs=1e-5)
 
 
 def test_a_beam_wider_than_the_vocabulary_and_rules_that_allow_nothing() -> None:

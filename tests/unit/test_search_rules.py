@@ -30,14 +30,45 @@ def test_repeated_ngrams_are_those_that_a_plain_search_finds(
 ) -> None:
     rows, tokens = repeated(torch.tensor(written)[:, :length], size, ignore)
     found = set(zip(rows.tolist(), tokens.tolist(), strict=True))
-    expected = set()
-    for row, ids in enumerate(written):
-        grams = {tuple(ids[i : i + size]) for i in range(length - size + 1)}
-        for token in range(1, 5):
-            new = (*ids[length - size + 1 : length], token)
-            if len(new) == size and new in grams and not set(new) & set(ignore):
-                expected.add((row, token))
-    assert found == expected
+    assert found == {(row, token) for row, ids in enumerate(written) for token in repeats(ids[:length], size, ignore)}
+
+
+def repeats(ids: list[int], size: int, ignore: tuple[int, ...]) -> list[int]:
+    """The tokens 1 to 4 that would repeat an n-gram if they came next."""
+    grams = {tuple(ids[place : place + size]) for place in range(len(ids) - size + 1)}
+    last = tuple(ids[max(0, len(ids) - size + 1) :])
+    return [token for token in range(1, 5) if (*last, token) in grams and not {*last, token} & set(ignore)]
+
+
+@settings(deadline=None, max_examples=50)
+@given(written=WRITTEN, lengths=st.lists(st.integers(0, 5), min_size=4, max_size=4), size=st.integers(1, 4))
+def test_rows_of_different_length_repeat_their_own_ngrams_only(
+    written: list[list[int]], lengths: list[int], size: int
+) -> None:
+    lengths = lengths[: len(written)]
+    rows, tokens = repeated(torch.tensor(written), size, lengths=torch.tensor(lengths))
+    found = set(zip(rows.tolist(), tokens.tolist(), strict=True))
+    plain = enumerate(zip(written, lengths, strict=True))
+    assert found == {(row, token) for row, (ids, length) in plain for token in repeats(ids[:length], size, ())}
+
+
+def test_sentences_of_different_age_have_their_own_limits() -> None:
+    rules = Rules(END, max_length=4, min_length=2, no_repeat_ngram=1)
+    scores = torch.zeros(3, 2, 5)
+    written = torch.tensor([1, 2, 3, 4]).expand(3, 2, 4)
+    rules.apply(scores, written, torch.tensor([0, 2, 3]), rules.forced([[4], [], []]))
+    allowed_now = [[(row != NEVER).nonzero()[:, 0].tolist() for row in rows] for rows in scores]
+    assert allowed_now == [[[4], [4]], [[END, 3, 4]] * 2, [[END]] * 2]
+
+
+def test_the_repetition_penalty_divides_what_is_positive_and_multiplies_what_is_negative() -> None:
+    rules = Rules(END, max_length=4, repetition_penalty=2.0)
+    logits = torch.tensor([[[1.0, 4.0, -1.0, 0.5]], [[1.0, 4.0, -1.0, 0.5]]])
+    written = torch.tensor([[[1, 2, 3, 3]], [[1, 2, 3, 3]]])
+    found = rules.scores(logits.clone(), written, torch.tensor([2, 0]), rules.forced([[], []]))
+    expected = torch.tensor([[[1.0, 2.0, -2.0, 0.5]], [[1.0, 4.0, -1.0, 0.5]]]).log_softmax(-1)
+    assert torch.allclose(found.ranked, expected)
+    assert torch.allclose(found.own, logits.log_softmax(-1))
 
 
 def test_the_twin_of_the_other_tests_agrees_with_itself() -> None:

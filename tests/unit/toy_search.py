@@ -12,19 +12,32 @@ from unilmctl.search import Rules, Scoring
 END = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Node:
-    """The state of R rows: which sentence each belongs to, and which history it has (its place in the table)."""
+    """The state of R rows: which sentence each belongs to, and which history it has (its place in the table).
+
+    It can be used once only, as a state that is changed in place.
+    """
 
     sentence: Tensor
     place: Tensor
+    spent: bool = False
+
+    def use(self) -> "Node":
+        assert not self.spent
+        self.spent = True
+        return self
 
     def reordered(self, rows: Tensor, sentences: Tensor | None = None) -> "Node":
-        if sentences is None:
-            assert set(self.sentence.tolist()) == set(self.sentence[rows].tolist())
+        self.use()
+        order = list(dict.fromkeys(self.sentence.tolist()))
+        stay = order if sentences is None else [order[place] for place in sentences.tolist()]
+        assert list(dict.fromkeys(self.sentence[rows].tolist())) == stay
         return Node(self.sentence[rows], self.place[rows])
 
     def joined(self, other: "Node") -> "Node":
+        self.use()
+        other.use()
         return Node(torch.cat((self.sentence, other.sentence)), torch.cat((self.place, other.place)))
 
 
@@ -46,21 +59,26 @@ class Toy:
         toy.table, toy.vocabulary, toy.calls = self.table[sentences], self.vocabulary, []
         return toy
 
-    def start(self) -> tuple[Tensor, Node]:
-        count = len(self.table)
-        return self.table[:, 0].clone(), Node(torch.arange(count), torch.zeros(count, dtype=torch.long))
+    def start(self, sentences: list[int] | None = None) -> tuple[Tensor, Node]:
+        """The first logits and the state of some sentences; None: of all."""
+        some = torch.arange(len(self.table)) if sentences is None else torch.tensor(sentences, dtype=torch.long)
+        return self.table[some, 0].clone(), Node(some, torch.zeros_like(some))
 
     def step(self, tokens: Tensor, state: Node) -> tuple[Tensor, Node]:
         self.calls.append(len(tokens))
+        state.use()
         place = state.place * self.vocabulary + tokens + 1
         place = torch.where(place < self.table.shape[1], place, 0)
         return self.table[state.sentence, place].clone(), Node(state.sentence, place)
 
-    def token_scores(self, sentence: int, ids: list[int]) -> list[float]:
-        """Log-probabilities of `ids` one after another."""
+    def token_scores(self, sentence: int, ids: list[int], penalty: float = 1.0) -> list[float]:
+        """Log-probabilities of `ids` one after another, with a repetition penalty."""
         place, scores = 0, []
-        for token in ids:
-            scores.append(float(self.table[sentence, place].double().log_softmax(-1)[token]))
+        for time, token in enumerate(ids):
+            logits = self.table[sentence, place].double()
+            for old in set(ids[:time]):
+                logits[old] = logits[old] / penalty if logits[old] > 0 else logits[old] * penalty
+            scores.append(float(logits.log_softmax(-1)[token]))
             place = place * self.vocabulary + token + 1
         return scores
 
@@ -84,6 +102,6 @@ def every_output(
     for length in range(rules.max_length):
         for ids in map(list, product(others, repeat=length)):
             if allowed(ids, rules) and ids[: len(prefix or [])] == (prefix or []):
-                total = sum(toy.token_scores(sentence, [*ids, rules.end]))
+                total = sum(toy.token_scores(sentence, [*ids, rules.end], rules.repetition_penalty))
                 found.append((total / scoring.divisor(length + 1), ids))
     return sorted(found, key=lambda entry: -entry[0])

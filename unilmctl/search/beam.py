@@ -206,8 +206,10 @@ class Beam:
     def _best(self, children: Candidates, taken: Tensor) -> tuple[Candidates, Tensor]:
         """The 2b best of one group's `children` [N, 1, X], and which of these go on, given what others took [N, Y]."""
         size = self.beam // self.groups
-        loss = self.diversity * (children.tokens[..., None] == taken[:, None, None]).sum(-1)
-        best = children.gather(top(children.totals - loss, 2 * size)[1])
+        worth = children.totals
+        if taken.shape[1]:
+            worth = worth - self.diversity * (children.tokens[..., None] == taken[:, None, None]).sum(-1)
+        best = children.gather(top(worth, 2 * size)[1])
         ends = (best.tokens == self.rules.end) & (best.totals > NEVER)
         return best, ends.sort(dim=-1, stable=True).indices[..., :size]
 

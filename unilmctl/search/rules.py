@@ -15,6 +15,9 @@ from torch import Tensor
 
 NEVER = float("-inf")
 
+BLOCK = 16
+"""Rows whose probabilities are computed together."""
+
 FREE = -1
 """Stands where nothing is forced, in the place of a token."""
 
@@ -57,11 +60,12 @@ class Rules:
     def scores(self, logits: Tensor, written: Tensor, times: Tensor, forced: Tensor) -> Scores:
         """The scores of what follows `written` [N, B, T] at `times` [N], given logits [N, B, V] and `forced` [N, T].
 
-        A ban is a score of -inf and leaves the others as they are.
+        A ban is a score of -inf and leaves the others as they are. The logits are overwritten.
         """
-        own = ranked = logits.log_softmax(-1)
+        ranked = logits
         if self.repetition_penalty != 1:
-            ranked = _penalised(logits, written, times, self.repetition_penalty).log_softmax(-1)
+            ranked = _normalised(_penalised(logits, written, times, self.repetition_penalty))
+        own = _normalised(logits)
         self.apply(ranked, written, times, forced)
         return Scores(ranked, own)
 
@@ -128,6 +132,14 @@ def repeated(
         again &= ~torch.isin(tail, exempt).any(-1, keepdim=True) & ~torch.isin(windows[:, :, -1], exempt)
     rows, places = again.nonzero(as_tuple=True)
     return rows, windows[rows, places, -1]
+
+
+def _normalised(logits: Tensor) -> Tensor:
+    """Log-probabilities in place of logits [N, B, V]."""
+    rows = logits.view(-1, logits.shape[-1])
+    for block in rows.split(BLOCK):  # a second tensor of this size costs more than its numbers: its memory is new
+        block.copy_(block.log_softmax(-1))
+    return logits
 
 
 def _penalised(logits: Tensor, written: Tensor, times: Tensor, penalty: float) -> Tensor:

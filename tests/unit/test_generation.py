@@ -20,12 +20,16 @@ from unilmctl.generation import (
     Generator,
     Hypothesis,
     Scorer,
+    Shard,
     Tally,
+    Work,
     generate_stream,
     read_records,
     windows,
 )
 from unilmctl.generation import stream as stream_module
+from unilmctl.generation.work import Alone, Found
+from unilmctl.search import Task
 from unilmctl.weights import ModelCard
 
 SEARCHES: list[dict[str, Any]] = [
@@ -140,7 +144,8 @@ def test_bfloat16_works_and_nearly_agrees(tmp_path: Path) -> None:
         ({"temperature": 0}, "temperature is 0.0; it must be above 0"),
         ({"top_p": 0.0}, "top_p is 0.0; it must be above 0 and at most 1"),
         ({"top_k": 0}, "top_k is 0; it must be at least 1"),
-        ({"workers": 2}, "workers is 2; only 1 is possible so far"),
+        ({"workers": 0}, "workers is 0; it must be at least 1"),
+        ({"workers": "2"}, "workers cannot be '2'"),
     ],
 )
 def test_options_that_cannot_be_meant(given: dict[str, Any], message: str) -> None:
@@ -229,8 +234,8 @@ def test_a_target_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         scorer.score([([5], [6] * 49)])
 
 
-def record(text: str | list[str]) -> Record:
-    return Record(text, None, [], None, "x:1")
+def record(text: str | list[str], **wishes: Any) -> Record:
+    return Record(text, None, [], None, "x:1", **wishes)
 
 
 def answers(generator: Generator, records: list[Any], tally: Tally | None = None, **options: Any) -> list[Answer]:
@@ -290,6 +295,50 @@ def test_bad_lines_cuts_and_empty_lines(tmp_path: Path) -> None:
     found = answers(tiny_generator(tmp_path), records, tally)
     assert [bool(answer.hypotheses) for answer in found] == [True, False, True, False, True, True]
     assert tally == Tally(records=6, cut=1, bad=2)
+
+
+def test_a_record_says_how_its_output_begins(tmp_path: Path) -> None:
+    generator = tiny_generator(tmp_path)
+    records = [record("a b"), record("a b", prefix="d e"), record("a b", prefix=["f"]), record("a b", prefix="")]
+    own, both = answers(generator, records), answers(generator, records, prefix="c")
+    plain = generator.generate([generator.tokenizer.encode("a b")])[0]
+    close([answer.hypotheses for answer in [own[0], own[3], both[3]]], [plain] * 3)
+    ids = [[answer.hypotheses[0].ids for answer in found] for found in (own, both)]
+    assert [found[1][:2] for found in ids] == [generator.tokenizer.encode("d e")] * 2
+    assert [found[2][:1] for found in ids] == [generator.tokenizer.encode("f")] * 2
+    assert ids[1][0][:1] == generator.tokenizer.encode("c")
+
+
+def test_a_beginning_that_leaves_no_room_names_its_line(tmp_path: Path) -> None:
+    generator = tiny_generator(tmp_path)
+    records = [record("a"), record("b", prefix=" ".join("a" * 10)), record("c", prefix=" ".join("a" * 9))]
+    groups = generate_stream(generator, records, Tally())
+    assert len(next(groups)) == 1
+    with pytest.raises(DataError) as caught:
+        next(groups)
+    assert caught.value.message == "x:1: 'prefix' has 10 tokens and leaves no room below max_length 10"
+    tally = Tally()
+    found = answers(generator, records, tally, forgiving=True)
+    assert [bool(answer.hypotheses) for answer in found] == [True, False, True]
+    assert tally == Tally(records=3, bad=1)
+
+
+def test_wishes_travel_with_their_record(tmp_path: Path) -> None:
+    """Whoever decodes gets them as token ids, with the record's number in the whole input."""
+    seen: list[Work] = []
+
+    def decode(work: list[Work]) -> Iterator[Found]:
+        seen.extend(work)
+        yield [(one.task.key, []) for one in work]
+
+    generator = tiny_generator(tmp_path)
+    records = [record("a"), record("b", phrases=["a b", "c"], prefix="d"), record("c"), record("d")]
+    answers(generator, records, desk=Alone(decode), shard=Shard(1, 2), prefix="e")
+    encode = generator.tokenizer.encode
+    assert seen == [
+        Work(Task(1, encode("d"), [encode("a b"), encode("c")]), encode("b")),
+        Work(Task(3, encode("e"), []), encode("d")),
+    ]
 
 
 def test_an_error_in_the_input_comes_after_the_answers_before_it(tmp_path: Path) -> None:

@@ -370,3 +370,28 @@ def test_reading_is_a_stream(tmp_path: Path) -> None:
         return most
 
     assert peak(lines_of([file])) < 1_000_000  # of a file of ten megabytes
+
+
+def test_wishes_are_read_where_they_are_asked_for() -> None:
+    line = b'{"src": "a", "prefix": ["b", "c"], "phrases": ["d e", "f"]}'
+    asked = parse_line(line, "x:1", format="jsonl", wishes=True)
+    assert (asked.prefix, asked.phrases) == (["b", "c"], ["d e", "f"])
+    plain = parse_line(b'{"src": "a", "prefix": 3, "phrases": null}', "x:1", format="jsonl")
+    assert (plain.prefix, plain.phrases) == (None, ())
+    none = parse_line(b'{"src": "a", "prefix": null, "phrases": null}', "x:1", format="jsonl", wishes=True)
+    assert (none.prefix, none.phrases) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ('"prefix": 3', "x:7: 'prefix' must be text or a list of tokens, not a number"),
+        ('"phrases": "a b"', "x:7: 'phrases' must be a list of texts"),
+        ('"phrases": ["a", ["b"]]', "x:7: 'phrases' must be a list of texts"),
+        ('"phrases": ["a\\u0000"]', "x:7: 'phrases' holds a NUL character"),
+    ],
+)
+def test_wishes_of_the_wrong_kind_name_their_line(wishes: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        parse_line(f'{{"src": "a", {wishes}}}'.encode(), "x:7", format="jsonl", wishes=True)
+    assert caught.value.message == message

@@ -37,7 +37,13 @@ Prefix = Annotated[str | None, Option("--prefix", metavar="TEXT", help="Every ou
 FromRecipe = Annotated[str | None, Option("--recipe", metavar="RECIPE", help="Takes its generate section.")]
 Dtype = Annotated[Number | None, Option("--dtype", help="Number format of the weights. [auto]")]
 BatchTokens = Annotated[int | None, Option("--batch-tokens", min=16, metavar="N", help="Tokens worked on at a time.")]
-Workers = Annotated[int | None, Option("--workers", min=1, metavar="N", help="Processes that share the work.")]
+Workers = Annotated[
+    int | None, Option("--workers", min=1, metavar="N", help="Processes that share the work. [one per core if it pays]")
+]
+Shard = Annotated[
+    str | None,
+    Option("--shard", metavar="I/N", help="Answers lines I, I+N, ...: 1/4 to 4/4. The last one merges into --output."),
+]
 
 # Checkpoints
 Checkpoint = Annotated[str, Argument(metavar="SOURCE", help="Checkpoint file or folder, or hf:NAME.")]

@@ -1,33 +1,51 @@
 """`unilmctl generate`: lines in, lines out, in order and without waiting for the end of input.
 
+Processes share the work of one command; shards are commands, started by hand or by torchrun, that share one input.
 Decoding options come from the library's defaults, the model card, the recipe's `generate` section and the command line,
 the later ones over the earlier ones.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unilmctl import console
+from unilmctl import __version__, console
 from unilmctl import recipe as recipes
 from unilmctl.data.parsing import Record
 from unilmctl.errors import UsageError
+from unilmctl.files import MANIFEST, sha256
 from unilmctl.generation import (
+    CAN_FORK,
     Answer,
+    Decode,
+    Digest,
     GenerateOptions,
     Generator,
     Opened,
+    Shard,
+    Staff,
     Tally,
+    Work,
+    decoder_of,
     generate_stream,
+    merged,
     open_lines,
     open_model,
+    open_part,
     read_records,
+    shard_of,
 )
 from unilmctl.runs import latest_run, model_folder
 from unilmctl.tokens import Tokenizer
 
 SAMPLING = ("temperature", "top_k", "top_p")
+OF_THE_MACHINE = ("batch_tokens", "workers")
+"""Options that do not change what is written."""
 
 
 def run(  # noqa: PLR0913 - the options of one command line, one by one
@@ -42,13 +60,16 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
     settings: Sequence[str] = (),
     objective: str | None = None,
     prefix: str | None = None,
+    shard: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Tally:
     """Answers every line of `source` ("-": standard input) on `output` (None: standard output); returns the counts.
 
     `model` is a model folder or a run folder; None: the recipe's run, or the last run. `options` are those of
-    `GenerateOptions` that were given. With `nbest` n, text output has n lines for every line of input.
+    `GenerateOptions` that were given. With `nbest` n, text output has n lines for every line of input. `shard` i/n, or
+    torchrun: only records i, i+n, i+2n, ... are answered; `output` is then written by the last shard to finish.
     """
+    part = shard_of(shard, source, output, os.environ)
     section, run_folder = _from_recipe(recipe, settings)
     folder = _model_folder(model, run_folder)
     opened = open_model(folder, objective=objective)
@@ -57,13 +78,27 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
     settled = merged_options(opened.card.generate, section, options or {})
     generator = Generator(*opened.packed(settled.dtype), settled)
     tally = Tally()
-    records = read_records(source, format=input_format, on_bad_line=on_bad_line)
-    with open_lines(output) as write, console.progress("generate") as advance:
-        for answers in generate_stream(generator, records, tally, prefix=prefix):
-            write([line for answer in answers for line in _lines(answer, opened, settled.nbest, as_json=as_json)])
+    lines = partial(_lines, opened=opened, nbest=settled.nbest, as_json=as_json)
+    digest = Digest(__version__, _identity(folder), *_facts(settled), objective, prefix, as_json, on_bad_line)
+    records = digest.watched(read_records(source, format=input_format, on_bad_line=on_bad_line))
+    staff = _staff(generator, partial(opened_decoder, folder, objective, settled))
+    with staff, _opened_output(output, part, digest) as write, console.progress("generate") as advance:
+        for answers in generate_stream(
+            generator, records, tally, desk=staff, prefix=prefix, shard=part, forgiving=on_bad_line != "fail"
+        ):
+            write([line for answer in answers for line in lines(answer)])
             advance(len(answers))
+    if output is not None and part.count > 1:
+        whole = merged(output, part.count, digest, 1 if as_json else settled.nbest)
+        console.say(f"{output} is whole" if whole else f"{part.part(output)} waits for the other parts")
     report(tally, generator.longest_source)
     return tally
+
+
+def opened_decoder(folder: Path, objective: str | None, options: GenerateOptions) -> Decode:
+    """What decodes in a process that has not loaded the model."""
+    opened = open_model(folder, objective=objective)
+    return decoder_of(Generator(*opened.packed(options.dtype), options))
 
 
 def merged_options(card: Mapping[str, Any], section: Mapping[str, Any], given: Mapping[str, Any]) -> GenerateOptions:
@@ -109,6 +144,37 @@ def _lines(answer: Answer, opened: Opened, nbest: int, *, as_json: bool) -> list
         return [json.dumps(to_json(answer, opened.tokenizer), ensure_ascii=False)]
     texts = [opened.tokenizer.decode(hypothesis.ids).replace("\n", " ") for hypothesis in answer.hypotheses]
     return texts + [""] * (nbest - len(texts))
+
+
+def _staff(generator: Generator, opener: Callable[[], Decode]) -> Staff:
+    """The processes that decode for this command."""
+    options, here = generator.options, decoder_of(generator)
+    most = options.outputs * generator.frame.max_target
+
+    def cost(work: Work) -> int:
+        return min(len(work.source), generator.longest_source) + most
+
+    make = (lambda: here) if CAN_FORK else opener
+    return Staff(here, make, workers=options.workers, cost=cost, budget=options.batch_tokens)
+
+
+def _opened_output(
+    output: Path | None, shard: Shard, digest: Digest
+) -> AbstractContextManager[Callable[[list[str]], None]]:
+    return open_lines(output) if output is None or shard.count == 1 else open_part(output, shard, digest)
+
+
+def _facts(options: GenerateOptions) -> list[tuple[str, Any]]:
+    """The options that change what is written."""
+    return [(name, value) for name, value in asdict(options).items() if name not in OF_THE_MACHINE]
+
+
+def _identity(folder: Path) -> str:
+    """What tells the model of a folder from others: its manifest, or what the files look like from outside."""
+    if (folder / MANIFEST).is_file():
+        return sha256(folder / MANIFEST)
+    seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file()]
+    return repr(sorted(seen))
 
 
 def _from_recipe(recipe: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Path | None]:

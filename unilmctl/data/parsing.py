@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from unilmctl.errors import DataError
@@ -13,13 +13,19 @@ Text = str | list[str]
 
 
 class Record(NamedTuple):
-    """One example as text. `where` is "file:line"; `target` is None where the data has none."""
+    """One example as text. `where` is "file:line"; `target` is None where the data has none.
+
+    `prefix` and `phrases` are wishes for what is written to this source: how it begins (None: nothing was said), and
+    what it must contain. They are read only where they are asked for.
+    """
 
     source: Text
     target: Text | None
     references: list[Text]
     id: str | int | None
     where: str
+    prefix: Text | None = None
+    phrases: Sequence[str] = ()
 
 
 class Columns(NamedTuple):
@@ -39,15 +45,17 @@ def parse_line(
     target: str = "tgt",
     references: str = "refs",
     need_target: bool = False,
+    wishes: bool = False,
 ) -> Record:
     """The record of one line without its line feed.
 
     format: jsonl; text (the whole line is the source); tsv or csv (source, then perhaps target; no header row).
-    need_target: whether a record must have a target, or references (the first will do). DataError names `where`.
+    need_target: whether a record must have a target, or references (the first will do).
+    wishes: whether "prefix" and "phrases" of a JSON object mean something. DataError names `where`.
     """
     text = decode(line, where)
     if format == "jsonl":
-        return from_json(text, where, Columns(source, target, references), need_target=need_target)
+        return from_json(text, where, Columns(source, target, references), need_target=need_target, wishes=wishes)
     if format == "text":
         return plain(text, where)
     return from_row(text, where, format=format, header=None, need_target=need_target)
@@ -69,8 +77,8 @@ def decode(line: bytes, where: str, errors: str = "strict") -> str:
         ) from error
 
 
-def from_json(text: str, where: str, columns: Columns, *, need_target: bool) -> Record:
-    """The record of one JSON object."""
+def from_json(text: str, where: str, columns: Columns, *, need_target: bool, wishes: bool = False) -> Record:
+    """The record of one JSON object, with its wishes if they are asked for."""
     if not text.strip():
         raise DataError(f"{where}: the line is empty", "use on_bad_line: skip to pass over such lines")
     try:
@@ -88,7 +96,8 @@ def from_json(text: str, where: str, columns: Columns, *, need_target: bool) -> 
     listed = _references(value, columns.references, where)
     if need_target and target is None and not listed:
         raise _missing(columns.target, where, list(value))
-    return Record(source, target, listed, _id(value, where), where)
+    record = Record(source, target, listed, _id(value, where), where)
+    return record._replace(prefix=_field(value, "prefix", where), phrases=_phrases(value, where)) if wishes else record
 
 
 def plain(text: str, where: str) -> Record:
@@ -146,6 +155,15 @@ def _references(value: dict[str, Any], name: str, where: str) -> list[Text]:
     if not isinstance(found, list):
         raise DataError(f"{where}: {name!r} must be a list of texts, not {_name(found)}")
     return [_text(one, name, where) for one in found if one is not None]
+
+
+def _phrases(value: dict[str, Any], where: str) -> Sequence[str]:
+    found = value.get("phrases")
+    if found is None:
+        return ()
+    if not isinstance(found, list) or not all(isinstance(phrase, str) for phrase in found):
+        raise DataError(f"{where}: 'phrases' must be a list of texts", '{"src": "...", "phrases": ["..."]}')
+    return [_sound(phrase, "phrases", where) for phrase in found]
 
 
 def _text(value: object, name: str, where: str) -> Text:

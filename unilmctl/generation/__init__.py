@@ -2,7 +2,8 @@
 
 `options` says how to decode, `generator` decodes batches of token ids, `scoring` gives the log-probabilities of given
 targets, `model` opens a model folder, `lines` reads records as they
-arrive, `stream` answers them in order.
+arrive, `stream` answers them in order. `work` is what waits to be decoded, `workers` the processes that do it,
+`sharding` divides one input among several commands.
 """
 
 from unilmctl.generation.generator import Generator
@@ -10,10 +11,23 @@ from unilmctl.generation.lines import Item, open_lines, read_records
 from unilmctl.generation.model import Opened, open_model
 from unilmctl.generation.options import DTYPES, GenerateOptions
 from unilmctl.generation.scoring import Scored, Scorer
+from unilmctl.generation.sharding import Digest, Shard, merged, open_part, shard_of
 from unilmctl.generation.stream import Answer, Tally, generate_stream, text_ids, usable, windows
+from unilmctl.generation.work import Decode, Work, decoder_of
+from unilmctl.generation.workers import CAN_FORK, Staff
 from unilmctl.search import Hypothesis
 
 __all__ = [
+    "shard_of",
+    "open_part",
+    "merged",
+    "decoder_of",
+    "Work",
+    "Staff",
+    "Shard",
+    "Digest",
+    "Decode",
+    "CAN_FORK",
     "DTYPES",
     "Answer",
     "GenerateOptions",

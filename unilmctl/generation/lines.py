@@ -35,7 +35,7 @@ def read_records(source: str, *, format: str = "auto", on_bad_line: str = "fail"
 
     format: auto (by suffix; else JSON lines if the first byte is an opening brace, and text if not), jsonl, text, tsv,
     csv. An empty line of text or JSON lines is a record with an empty source. on_bad_line: fail raises the line's
-    DataError, skip and replace give a BadLine.
+    DataError, skip and replace give a BadLine. JSON lines may hold the wishes of their record.
     """
     suffix = SUFFIXES.get(Path(source.removesuffix(".gz")).suffix.lower())
     settled = suffix if format == "auto" and suffix in ("jsonl", "tsv", "csv") else format
@@ -54,13 +54,14 @@ def open_lines(output: Path | None) -> Iterator[Callable[[list[str]], None]]:
     WriteError when a file cannot be written; errors of standard output pass through.
     """
     if output is None:
-        yield lambda lines: _write(sys.stdout.buffer, lines)
+        yield lambda lines: write_lines(sys.stdout.buffer, lines)
         return
     with write_errors(output), output.open("wb") as file:
-        yield lambda lines: _write(file, lines)
+        yield lambda lines: write_lines(file, lines)
 
 
-def _write(file: BinaryIO, lines: list[str]) -> None:
+def write_lines(file: BinaryIO, lines: list[str]) -> None:
+    """Writes lines as UTF-8, each with its line feed, and flushes them."""
     file.write("".join(line + "\n" for line in lines).encode("utf-8", "replace"))
     file.flush()
 
@@ -140,7 +141,7 @@ def _parsed(line: bytes, where: str, format: str, policy: str) -> Item:
     if not line.strip():
         return Record("", None, [], None, where)
     try:
-        return parse_line(line, where, format=format)
+        return parse_line(line, where, format=format, wishes=True)
     except DataError as error:
         if policy == "fail":
             raise
@@ -151,6 +152,6 @@ def _mended(line: bytes, where: str, format: str) -> Record | None:
     """The record of a line whose undecodable bytes and NULs have become U+FFFD; None where that does not help."""
     text = line.replace(b"\0", b"\xef\xbf\xbd").decode("utf-8", "replace")
     try:
-        return parse_line(text.encode(), where, format=format)
+        return parse_line(text.encode(), where, format=format, wishes=True)
     except DataError:
         return None  # beyond repair: the caller counts the line as bad

@@ -25,7 +25,8 @@ class GenerateOptions:
 
     `max_length` counts the final separator, `min_length` does not; None: the model card's `max_target`, or 48.
     `no_repeat_ignore` and `forbid` are vocabulary entries. `top_k` and `top_p`: None for no limit. `batch_tokens`
-    bounds what is decoded at a time: sentences x (longest source + beams x longest output).
+    bounds what is decoded at a time: sentences x (longest source + beams x longest output). `workers`: processes that
+    share the work; None for what suits it.
     """
 
     search: str = "beam"
@@ -44,7 +45,7 @@ class GenerateOptions:
     seed: int = 1
     dtype: str = "auto"
     batch_tokens: int = 16384
-    workers: int = 1
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         """Refuses, with a UsageError, what cannot be meant."""
@@ -54,8 +55,8 @@ class GenerateOptions:
         for name, least in (("beam", 1), ("nbest", 1), ("min_length", 0), ("no_repeat_ngram", 0), ("batch_tokens", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if self.workers != 1:
-            raise UsageError(f"workers is {self.workers}; only 1 is possible so far")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"workers is {self.workers}; it must be at least 1")
         self._check_lengths()
         self._check_sampling()
         if self.search == "greedy" and self.nbest > 1:
@@ -109,7 +110,7 @@ def _typed(name: str, value: object, default: object) -> object:
         return value
     if name in NUMBERS and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if (value is None and name in ("max_length", "top_k", "top_p")) or (
+    if (value is None and name in ("max_length", "top_k", "top_p", "workers")) or (
         isinstance(default, str) and isinstance(value, str)
     ):
         return value

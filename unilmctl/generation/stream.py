@@ -1,22 +1,25 @@
 """A stream of records, answered in order with constant memory.
 
-Records are taken in windows: as many as fit, or as have arrived. A window is tokenised at once, decoded in batches of
-similar length, and its answers are given out in input order as soon as their turn has come.
+Records are taken in windows: as many as fit, or as have arrived. A window is tokenised at once and handed to a desk,
+and its answers are given out in input order as soon as their turn has come. A desk that works by itself has two windows
+at most: while it finishes one, the next is read.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple
 
 from unilmctl.data.parsing import Record
+from unilmctl.data.reading import BadLine
 from unilmctl.errors import DataError
 from unilmctl.generation.generator import Generator
 from unilmctl.generation.lines import Item
-from unilmctl.search import Hypothesis
+from unilmctl.generation.sharding import WHOLE, Shard
+from unilmctl.generation.work import WINDOW, Alone, Desk, Found, Work, decoder_of
+from unilmctl.search import Hypothesis, Task
 from unilmctl.tokens import Tokenizer
-
-WINDOW = 1024
-"""Most records that are read ahead."""
 
 WINDOW_CHARACTERS = 1 << 22
 """Most characters of source text that are read ahead, or one record."""
@@ -39,33 +42,40 @@ class Answer(NamedTuple):
 
 
 def generate_stream(
-    generator: Generator, records: Iterable[Item | None], tally: Tally, *, prefix: str | None = None
+    generator: Generator,
+    records: Iterable[Item | None],
+    tally: Tally,
+    *,
+    desk: Desk | None = None,
+    prefix: str | None = None,
+    shard: Shard = WHOLE,
+    forgiving: bool = False,
 ) -> Iterator[list[Answer]]:
     """Answers in input order, in groups as they become ready; None among the records asks for what there is so far.
 
-    A record's place in the stream is its key for sampling. An error of the input is raised after everything before it
-    was answered. `prefix`: how every output begins.
+    A record's number in the whole input is its key for sampling; only those of `shard` are answered. An error of the
+    input is raised after everything before it was answered. `desk`: who decodes; None: this process. `prefix`: how an
+    output begins whose record does not say it. `forgiving`: a record whose wishes cannot be met counts as a bad line,
+    instead of a DataError.
     """
+    desk = desk or Alone(decoder_of(generator))
     failure: list[DataError] = []
-    for window in windows(_until_failure(records, failure)):
-        yield from _answered(generator, window, tally, prefix)
+    waiting = _Waiting(desk)
+    keys = count(shard.index, shard.count)
+    beginning = [] if prefix is None else generator.tokenizer.encode(prefix)
+    mine = _until_failure(_possible(shard.mine(records), generator, forgiving=forgiving), failure)
+    for window, paused in _windows(mine, desk.window):
+        numbered = [(next(keys), item) for item in window]
+        waiting.admit(numbered, list(_work(numbered, generator, tally, beginning)))
+        yield from waiting.answers(len(window) if desk.ahead and not paused else 0)
+    yield from waiting.answers(0)
     if failure:
         raise failure[0]
 
 
 def windows(records: Iterable[Item | None]) -> Iterator[list[Item]]:
     """Records in lists of bounded size; one ends at every None."""
-    window: list[Item] = []
-    size = 0
-    for record in records:
-        if record is not None:
-            window.append(record)
-            size += len(record.source) if isinstance(record, Record) else 0
-        if window and (record is None or len(window) == WINDOW or size >= WINDOW_CHARACTERS):
-            yield window
-            window, size = [], 0
-    if window:
-        yield window
+    return (window for window, _ in _windows(records, WINDOW) if window)
 
 
 def text_ids(tokenizer: Tokenizer, texts: list[str | list[str]]) -> list[list[int]]:
@@ -82,6 +92,54 @@ def usable(item: Item, tally: Tally) -> Record | None:
     return item.replacement
 
 
+class _Waiting:
+    """Records that wait for their answers, first come first."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._records: deque[tuple[int, Item]] = deque()
+        self._done: dict[int, list[Hypothesis]] = {}
+
+    def admit(self, numbered: list[tuple[int, Item]], work: list[Work]) -> None:
+        """Takes records in by their keys; those without work need no decoding."""
+        self._records.extend(numbered)
+        self._done.update((key, []) for key, _ in numbered)
+        for one in work:
+            del self._done[one.task.key]
+        if work:
+            self._desk.submit(work)
+
+    def answers(self, most: int) -> Iterator[list[Answer]]:
+        """Groups of answers, until at most `most` records wait."""
+        while True:
+            if ready := list(self._ready()):
+                yield ready
+            if len(self._records) <= most:
+                return
+            found: Found = self._desk.collect()
+            self._done.update(found)
+
+    def _ready(self) -> Iterator[Answer]:
+        while self._records and self._records[0][0] in self._done:
+            key, item = self._records.popleft()
+            yield Answer(item, self._done.pop(key))
+
+
+def _windows(records: Iterable[Item | None], most: int) -> Iterator[tuple[list[Item], bool]]:
+    """Records in lists, and whether the input paused after them."""
+    window: list[Item] = []
+    size = 0
+    for record in records:
+        if record is not None:
+            window.append(record)
+            size += len(record.source) if isinstance(record, Record) else 0
+        if record is None or len(window) == most or size >= WINDOW_CHARACTERS:
+            yield window, record is None
+            window, size = [], 0
+    if window:
+        yield window, False
+
+
 def _until_failure(records: Iterable[Item | None], failure: list[DataError]) -> Iterator[Item | None]:
     try:
         yield from records
@@ -89,37 +147,33 @@ def _until_failure(records: Iterable[Item | None], failure: list[DataError]) -> 
         failure.append(error)
 
 
-def _answered(generator: Generator, window: list[Item], tally: Tally, prefix: str | None) -> Iterator[list[Answer]]:
-    """The answers of one window, in groups, in order."""
-    found = [usable(item, tally) for item in window]
-    some = [(place, record) for place, record in enumerate(found) if record is not None]
-    encoded = text_ids(generator.tokenizer, [record.source for _, record in some])
-    work = [
-        (place, ids)
-        for (place, record), ids in zip(some, encoded, strict=True)
-        if ids or not isinstance(record.source, str)
-    ]
-    tally.cut += sum(len(ids) > generator.longest_source for _, ids in work)
-    keys = [tally.records + place for place, _ in work]
-    tally.records += len(window)
-    done: dict[int, list[Hypothesis]] = dict.fromkeys(range(len(window)), [])
-    for place, _ in work:
-        del done[place]
-    given = 0
-    beginnings = None if prefix is None else [generator.tokenizer.encode(prefix)] * len(work)
-    for batch in generator.batches([ids for _, ids in work], keys=keys, prefixes=beginnings):
-        done.update((work[index][0], hypotheses) for index, hypotheses in batch)
-        ready = _run(done, given)
-        if ready:
-            yield [Answer(window[given + offset], done.pop(given + offset)) for offset in range(ready)]
-            given += ready
-    if given < len(window):
-        yield [Answer(window[place], done.pop(place)) for place in range(given, len(window))]
+def _possible(records: Iterable[Item | None], generator: Generator, *, forgiving: bool) -> Iterator[Item | None]:
+    """The records whose wishes leave the model room to write; DataError, or a bad line, for one that does not."""
+    room = generator.frame.max_target
+    for item in records:
+        record = item.replacement if isinstance(item, BadLine) else item
+        if record is None or not record.prefix:
+            yield item
+            continue
+        length = len(text_ids(generator.tokenizer, [record.prefix])[0])
+        if length < room:
+            yield item
+            continue
+        message = f"{record.where}: 'prefix' has {length} tokens and leaves no room below max_length {room}"
+        if not forgiving:
+            raise DataError(message)
+        yield BadLine(record.where, message, None)
 
 
-def _run(done: dict[int, list[Hypothesis]], start: int) -> int:
-    """How many answers are ready from `start` on without a gap."""
-    end = start
-    while end in done:
-        end += 1
-    return end - start
+def _work(numbered: list[tuple[int, Item]], generator: Generator, tally: Tally, beginning: list[int]) -> Iterator[Work]:
+    """What there is to decode in one window: everything but empty sources and lines that cannot be used."""
+    tokenizer = generator.tokenizer
+    found = [(key, usable(item, tally)) for key, item in numbered]
+    some = [(key, record) for key, record in found if record is not None]
+    tally.records += len(numbered)
+    sources = text_ids(tokenizer, [record.source for _, record in some])
+    for (key, record), source in zip(some, sources, strict=True):
+        if source or not isinstance(record.source, str):
+            prefix = beginning if record.prefix is None else text_ids(tokenizer, [record.prefix])[0]
+            tally.cut += len(source) > generator.longest_source
+            yield Work(Task(key, prefix, text_ids(tokenizer, list(record.phrases))), source)

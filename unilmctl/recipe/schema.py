@@ -262,7 +262,12 @@ class Generate(Section):
     seed: Whole = Field(default=1, ge=0, le=2**32 - 1, description="Seed of the sampling.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="Number format of the weights.")
     batch_tokens: Whole = Field(default=16384, ge=16, le=100000000, description="Tokens that are decoded at a time.")
-    workers: Whole = Field(default=1, ge=1, le=4096, description="Processes that share the input.")
+    workers: Whole | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="Processes that share the input; null: one per core when there is enough of it.",
+    )
 
 
 class Evaluate(Section):

@@ -151,6 +151,8 @@ class Beam:
         candidates, order = self._candidates(scores, table.live.totals)
         ended = self._ended(candidates, table)
         kept = Candidates(*(part.flatten(1) for part in candidates.gather(order)))  # [N, B]
+        # An impossible beam may hold a column of the logits that no token has.
+        kept = kept._replace(tokens=kept.tokens.masked_fill(kept.totals == NEVER, self.rules.end))
         live = _continued(kept, table.live, table.times)
         times = table.times + 1
         hope = live.totals.view(len(times), self.groups, -1).amax(2)

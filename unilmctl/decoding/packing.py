@@ -25,6 +25,9 @@ CHUNK = 128
 """The packed vocabulary is padded to a multiple of this with words that are never likely: a search looks at the scores
 in pieces of equal size."""
 
+WIDE = 8192
+"""Layers with more outputs than this, which is the vocabulary's, are better off with oneDNN's int8 kernels."""
+
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
 """In what format hidden states are kept beside weights of each."""
 
@@ -82,12 +85,13 @@ class QuantizedLinear(nn.Module):
         super().__init__()
         scales = weight.detach().abs().amax(1).clamp(min=1e-12).double() / 127
         previous = torch.backends.quantized.engine
+        engine = int8_engine(wide=len(weight) > WIDE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that these functions will move one day
             rounded = torch.quantize_per_channel(
                 weight.detach().float(), scales, torch.zeros(len(scales), dtype=torch.long), 0, torch.qint8
             )
-            torch.backends.quantized.engine = int8_engine()
+            torch.backends.quantized.engine = engine
             self.packed = torch.ops.quantized.linear_prepack(rounded, bias.detach().float())
         torch.backends.quantized.engine = previous
         self.narrow = not torch.cpu._is_vnni_supported()  # older processors add pairs in 16 bits: one bit less is safe

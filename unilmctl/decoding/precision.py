@@ -42,10 +42,13 @@ def cache_format(dtype: str) -> torch.dtype:
     return torch.bfloat16
 
 
-def int8_engine() -> str | None:
-    """The library that multiplies in int8: oneDNN where a processor has tiles for it, else FBGEMM; None for neither."""
+def int8_engine(*, wide: bool = False) -> str | None:
+    """The library that multiplies in int8; None where there is none.
+
+    FBGEMM is faster for the few rows of a step; oneDNN where a processor has tiles, and for `wide` layers.
+    """
     engines = torch.backends.quantized.supported_engines
-    preferred = ("onednn", "fbgemm") if torch.cpu._is_amx_tile_supported() else ("fbgemm", "onednn")
+    preferred = ("onednn", "fbgemm") if wide or torch.cpu._is_amx_tile_supported() else ("fbgemm", "onednn")
     return next((engine for engine in preferred if engine in engines), None)
 
 

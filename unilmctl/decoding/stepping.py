@@ -28,15 +28,15 @@ from unilmctl.visibility import FOREVER, PADDING, Slots
 
 Reading = Literal["mask", "next"]
 
-ENCODED = 1024
+ENCODED = 512
 """Source tokens that are encoded at a time: enough for the kernels, few enough that their results stay in the processor's
 cache and the memory of a large batch is that of its keys and values."""
 
 MULTIPLE = 4
 """Sources are padded to a multiple of this: kernels treat the last one to three rows in another way."""
 
-ROOM = 64
-"""Columns for target tokens that a cache begins with."""
+ROOM = 16
+"""Columns for target tokens that a cache begins with; more are added when they are needed."""
 
 
 @dataclass
@@ -91,12 +91,17 @@ class Decoder:
     @torch.no_grad()
     def start(self, sources: list[Ints]) -> tuple[Tensor, Written]:
         """Sources without special tokens give the logits [N, V] of the first target token, and the state."""
-        state = self._encoded([self._framed(source) for source in sources])
+        state = self.encode(sources)
         if self.reading == "mask":
             return self._read(state, [self.frame.mask], kept=0)
         if self.frame.separator_in == "target":
             return self._read(state, [self.frame.separator], kept=1)
         return self._logits(state.hidden), state
+
+    @torch.no_grad()
+    def encode(self, sources: list[Ints]) -> Written:
+        """Sources without special tokens give the state in which nothing was read after them."""
+        return self._encoded([self._framed(source) for source in sources])
 
     @torch.no_grad()
     def step(self, tokens: Tensor, state: Written) -> tuple[Tensor, Written]:

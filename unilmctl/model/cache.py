@@ -5,8 +5,8 @@ says which columns each beam reads: those of its source and those of its own pas
 common, nothing is copied when they change places, and a column that no beam reads any more is free again. This is the
 visibility rule once more, kept as what it said when each token was written: everything in the cache stays readable.
 
-Shapes: N sentences, B beams a sentence, R = N x B rows in sentence-major order, Q new tokens a row, A heads, C columns,
-L <= C columns in use, S source tokens, d width of a head.
+Shapes: N sentences, B beams a sentence, R = N x B rows in sentence-major order, Q new tokens a row, A heads, C columns, S
+source tokens, d width of a head.
 """
 
 from dataclasses import dataclass
@@ -20,12 +20,8 @@ from unilmctl.model.config import ModelConfig
 from unilmctl.visibility import Slots, visible
 
 STRIDE = 32
-"""Columns in use are counted in steps of this: kernels are compiled and remembered for every shape they meet, and those
-for fewer columns round in another way."""
-
-GROWTH = 64
-"""Columns that are added at a time when there are no free ones."""
-
+"""Columns are added in steps of this: kernels are compiled and remembered for every shape they meet, and those for fewer
+columns round in another way."""
 
 class KeysValues(NamedTuple):
     """Keys and values of one layer, [*, A, T, d] each."""
@@ -90,7 +86,7 @@ class Cache:
         free = ~self.seen.any(1)
         short = wanted - int(free.sum(1).min())
         if short > 0:
-            self._grow(self.sentences, self.columns + -(-max(short, GROWTH) // STRIDE) * STRIDE)
+            self._resize(self.sentences, self.columns + -(-short // STRIDE) * STRIDE)
             free = ~self.seen.any(1)
         order = torch.arange(1, wanted + 1, device=free.device).repeat(sentences, 1)
         found = torch.searchsorted(free.cumsum(1), order)  # [N, Q * B]: what stays comes first and leaves no gaps
@@ -108,20 +104,13 @@ class Cache:
         return ((sentence + head) * width + columns[:, :, None, None]).flatten()
 
     def mask(self, slots: Slots, places: Places, dtype: torch.dtype) -> Tensor:
-        """What new tokens [R, Q] see, to be added to scores [N, 1, B * Q, L]: their past, and each other by the rule."""
+        """What new tokens [R, Q] see, to be added to scores [N, 1, B * Q, C]: their past, and each other by the rule."""
         sentences, beams, queries = places.columns.shape
-        width = self._width(places)
         nothing = torch.zeros((), dtype=dtype, device=self.seen.device)
-        past = torch.where(self.seen[:, :, None, :width], nothing, float("-inf")).expand(-1, -1, queries, -1)
+        past = torch.where(self.seen[:, :, None], nothing, float("-inf")).expand(-1, -1, queries, -1)
         among = torch.where(visible(slots, slots), nothing, float("-inf")).view(sentences, beams, queries, queries)
         targets = places.columns[:, :, None, :].expand(-1, -1, queries, -1)
-        return past.scatter(3, targets, among).view(sentences, 1, beams * queries, width)
-
-    def _width(self, places: Places) -> int:
-        """L: every column that is read or written now, in steps of `STRIDE`."""
-        used = self.seen.any(1).any(0).nonzero()
-        last = max(int(used[-1]), int(places.columns.max()))
-        return min(self.columns, -(-(last + 1) // STRIDE) * STRIDE)
+        return past.scatter(3, targets, among).view(sentences, 1, beams * queries, self.columns)
 
     def keep(self, places: Places, count: int) -> None:
         """The first `count` new tokens of each row stay: its beam reads them from now on."""
@@ -149,8 +138,8 @@ class Cache:
     def joined(self, other: "Cache") -> "Cache":
         """With the sentences of `other`, which have as many beams, after those of this one."""
         here, there = self.sentences, other.sentences
-        columns = max(self.columns, other.columns)
-        self._grow(max(self.tables[0].shape[1], here + there), columns)
+        columns = max(self._used(), other.columns)
+        self._resize(max(self.tables[0].shape[1], here + there), columns)
         for mine, theirs in zip(self.tables, other.tables, strict=True):
             mine[:, here : here + there, :, : other.columns] = theirs[:, :there]
         self.positions[here : here + there, : other.columns] = other.positions[:there]
@@ -158,17 +147,25 @@ class Cache:
         self.seen = torch.cat((self.seen, more))
         return self
 
-    def _grow(self, room: int, columns: int) -> None:
-        """Makes room for so many sentences and columns; one layer after the other, so that little memory is held twice."""
-        _, old_room, heads, old_columns, width = self.tables[0].shape
-        if (room, columns) == (old_room, old_columns):
+    def _used(self) -> int:
+        """Columns up to the last one that is read, in steps of `STRIDE`."""
+        last = int(self.seen.any(1).any(0).nonzero()[-1])
+        return -(-(last + 1) // STRIDE) * STRIDE
+
+    def _resize(self, room: int, columns: int) -> None:
+        """Room for so many sentences and columns; one layer after the other, so that little memory is held twice.
+
+        There is never more than a step's room to spare: kernels read all columns, and copy a table of which they are to
+        read a part.
+        """
+        if (room, columns) == (self.tables[0].shape[1], self.columns):
             return
-        used = self.sentences
+        kept, used = min(columns, self.columns), self.sentences
         for layer, old in enumerate(self.tables):
-            new = old.new_zeros(2, room, heads, columns, width)
-            new[:, :used, :, :old_columns] = old[:, :used]
+            new = old.new_zeros(2, room, old.shape[2], columns, old.shape[4])
+            new[:, :used, :, :kept] = old[:, :used, :, :kept]
             self.tables[layer] = new
         positions = self.positions.new_zeros(room, columns)
-        positions[:used, :old_columns] = self.positions[:used]
+        positions[:used, :kept] = self.positions[:used, :kept]
         self.positions = positions
-        self.seen = functional.pad(self.seen, (0, columns - old_columns))
+        self.seen = functional.pad(self.seen, (0, columns - self.columns))

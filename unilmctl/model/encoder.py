@@ -3,7 +3,7 @@
 `forward` is one full pass over rows; `step` reads new tokens after those in a cache. The mask comes from the visibility
 rule in both cases and the layers are the same, so the two agree to what the kernels' rounding allows.
 
-Shapes: B rows of a full pass, T tokens; N sentences, B beams each, R = N x B rows of a step, Q new tokens a row, L columns
+Shapes: B rows of a full pass, T tokens; N sentences, B beams each, R = N x B rows of a step, Q new tokens a row, C columns
 of the cache; D hidden width, A heads, V vocabulary.
 """
 
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """New tokens [R, Q] after those in the cache, of which the first `kept` a row stay there.
 
-        Returns hidden states [R, Q, D] and the last layer's attention weights [N, A, B * Q, L] over the cache's columns.
+        Returns hidden states [R, Q, D] and the last layer's attention weights [N, A, B * Q, C] over the cache's columns.
         """
         hidden = self.embeddings(ids, positions, segments)
         places = cache.place(positions)
@@ -88,7 +88,7 @@ class Encoder(nn.Module):
 
     @staticmethod
     def _relative_step(relative: RelativeBias, positions: Tensor, cache: Cache, mask: Tensor) -> Tensor:
-        """The bias [N, A, B * Q, L] of new tokens at `positions` [R, Q] towards the cache's columns."""
-        sentences, _, queries, columns = mask.shape
-        bias = relative(positions.view(sentences, queries), cache.positions[:sentences, :columns])
+        """The bias [N, A, B * Q, C] of new tokens at `positions` [R, Q] towards the cache's columns."""
+        sentences, _, queries, _ = mask.shape
+        bias = relative(positions.view(sentences, queries), cache.positions[:sentences])
         return bias.to(mask.dtype)

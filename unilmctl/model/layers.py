@@ -14,16 +14,24 @@ from unilmctl.model.cache import KeysValues
 from unilmctl.model.config import ModelConfig
 
 
+def gelu(values: Tensor) -> Tensor:
+    """GELU, in place where no gradient will need what was there."""
+    return functional.gelu(values) if torch.is_grad_enabled() else torch.ops.aten.gelu_(values)
+
+
 def gelu_tanh(values: Tensor) -> Tensor:
     """GELU in its tanh approximation (`gelu_new`)."""
-    return functional.gelu(values, approximate="tanh")
+    if torch.is_grad_enabled():
+        return functional.gelu(values, approximate="tanh")
+    return torch.ops.aten.gelu_(values, approximate="tanh")
 
 
-ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": functional.gelu,
-    "gelu_new": gelu_tanh,
-    "relu": functional.relu,
-}
+def relu(values: Tensor) -> Tensor:
+    """ReLU, as in place as `gelu`."""
+    return functional.relu(values, inplace=not torch.is_grad_enabled())
+
+
+ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "gelu_new": gelu_tanh, "relu": relu}
 
 
 def relative_bucket(distance: Tensor, *, buckets: int, furthest: int) -> Tensor:
@@ -113,15 +121,15 @@ class Attention(nn.Module):
     def step(self, hidden: Tensor, table: Tensor, vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """New tokens [R, Q, D] are written into a cache's `table` at `vectors` (see `Places`) and read from it.
 
-        `mask` [N, 1 or A, B * Q, L] is added to the scores. Returns [R, Q, D] and the weights [N, A, B * Q, L].
+        `mask` [N, 1 or A, B * Q, C] is added to the scores. Returns [R, Q, D] and the weights [N, A, B * Q, C].
         """
-        sentences, _, queries, columns = mask.shape
+        sentences, _, queries, _ = mask.shape
         width = table.shape[4]
         fused = self.qkv(hidden).view(-1, 3, self.heads, width)  # [R * Q, 3, A, d]
         table.view(-1, width).index_copy_(0, vectors, fused[:, 1:].to(table.dtype).reshape(-1, width))
         query = table.new_empty(sentences, self.heads, queries, width)
         query.copy_(fused[:, 0].view(sentences, queries, self.heads, width).transpose(1, 2))
-        keys, values = table[:, :sentences, :, :columns].unbind(0)
+        keys, values = table[:, :sentences].unbind(0)
         mixed, weights = attend(query, keys, values, mask)
         joined = hidden.new_empty(sentences, queries, self.heads, width).copy_(mixed.transpose(1, 2))
         result: Tensor = self.norm(hidden + self.output(joined.view(hidden.shape)))

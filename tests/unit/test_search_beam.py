@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_search import END, Toy, every_output
+from toy_search import END, Toy, allowed, every_output
 
 from unilmctl.search import Hypothesis, Prefix, Rules, Scoring, beam_search, greedy
 
@@ -85,6 +85,8 @@ def diverse_twin(
             children = []
             for total, ids in live[group]:
                 for token in range(toy.vocabulary) if length < rules.max_length else [END]:
+                    if token != END and not allowed([*ids, token], rules):
+                        continue
                     score = total + toy.token_scores(sentence, [*ids, token])[-1]
                     children.append((score - diversity * taken.count(token), score, [*ids, token]))
             children.sort(key=lambda child: -child[0])
@@ -98,15 +100,22 @@ def diverse_twin(
 @settings(deadline=None, max_examples=40)
 @given(
     seed=SEEDS,
-    shape=st.sampled_from([(2, 2), (4, 2), (3, 3), (6, 3), (4, 1)]),
+    shape=st.sampled_from([(2, 2), (4, 2), (3, 3), (6, 3), (12, 2), (4, 1)]),
+    limits=st.sampled_from([(0, ()), (1, ()), (1, (2, 4)), (0, (3,))]),
     diversity=st.sampled_from([0.0, 0.3, 1.0, 5.0]),
     scoring=SCORINGS,
     nbest=st.integers(1, 6),
 )
 def test_groups_equal_their_twin(
-    seed: int, shape: tuple[int, int], diversity: float, scoring: Scoring, nbest: int
+    seed: int,
+    shape: tuple[int, int],
+    limits: tuple[int, tuple[int, ...]],
+    diversity: float,
+    scoring: Scoring,
+    nbest: int,
 ) -> None:
-    toy, rules, (width, groups) = Toy(seed, sentences=2, vocabulary=5, depth=3), Rules(END, max_length=4), shape
+    toy, (width, groups), (ngram, forbid) = Toy(seed, sentences=2, vocabulary=5, depth=3), shape, limits
+    rules = Rules(END, max_length=4, no_repeat_ngram=ngram, forbid=forbid)
     options = {"beam": width, "groups": groups, "diversity": diversity, "nbest": nbest, "scoring": scoring}
     for sentence, hypotheses in enumerate(beam(toy, rules, **options)):
         each = diverse_twin(toy, sentence, rules, width, groups, diversity, scoring)
@@ -148,6 +157,17 @@ def test_with_a_length_penalty_it_goes_on_while_a_longer_output_could_win() -> N
     assert plain.ids == []
     assert rewarded.ids == [1, 1, 1]
     assert len(toy.calls) == 3
+
+
+def test_it_goes_on_while_a_much_longer_output_could_win_and_the_next_could_not() -> None:
+    toy = Toy(1, sentences=1, vocabulary=3, depth=3)
+    toy.table[:] = 0.0
+    toy.table[0, 0] = torch.tensor([0.5, 0.3, 0.2]).log()
+    toy.table[0, 1:, 1] = 20.0
+    toy.table[0, 26, 0] = 40.0  # the history [1, 1, 1]
+    (best,) = beam(toy, Rules(END, max_length=4), beam=2, scoring=Scoring(2.0))[0]
+    assert best.ids == [1, 1, 1]
+    assert best.score == pytest.approx(math.log(0.3) / 1.5**2, abs=1e-4)
 
 
 def test_finished_sentences_leave_the_batch() -> None:

@@ -93,12 +93,13 @@ def test_what_is_drawn_for_a_row_does_not_depend_on_the_others_even_among_equals
     assert together.tolist() == torch.cat(alone).tolist()
 
 
-def test_equal_tokens_are_drawn_in_the_order_of_their_numbers() -> None:
-    scores = torch.full((1, 1, 6400), -50.0)
-    scores[0, 0, 7::640] = 0.0
-    numbers = torch.arange(0.05, 1, 0.1).double()[None]
-    found = draw(scores.expand(1, 10, 6400).contiguous().log_softmax(-1), numbers, Sampling(1))
-    assert found[0].tolist() == list(range(7, 6400, 640))
+@pytest.mark.parametrize("sampling", [Sampling(1), Sampling(1, min_p=1.0), Sampling(1, top_p=0.999)])
+def test_equal_tokens_are_drawn_in_the_order_of_their_numbers(sampling: Sampling) -> None:
+    scores = torch.full((1, 700, 6400), -50.0)
+    equal = torch.arange(700) * 9 + torch.arange(700) % 7
+    scores[..., equal] = 0.0
+    numbers = (torch.arange(700).double()[None] + 0.5) / 700
+    assert draw(scores.log_softmax(-1), numbers, sampling)[0].tolist() == equal.tolist()
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,7 @@ def test_scores_of_samples_are_the_models_own_whatever_the_temperature() -> None
     for hypothesis in draw(toy, Sampling(3, temperature=3.0, top_k=3), samples=5)[0]:
         expected = toy.token_scores(0, [*hypothesis.ids, END])
         assert hypothesis.token_scores == pytest.approx(expected, abs=1e-5)
+        assert hypothesis.score == pytest.approx(sum(expected), abs=1e-5)
 
 
 def test_samples_are_sorted_and_begin_as_they_must() -> None:

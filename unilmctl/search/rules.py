@@ -137,7 +137,8 @@ def repeated(
 def _normalised(logits: Tensor) -> Tensor:
     """Log-probabilities in place of logits [N, B, V]."""
     rows = logits.view(-1, logits.shape[-1])
-    for block in rows.split(BLOCK):  # a second tensor of this size costs more than its numbers: its memory is new
+    # New memory for all rows would cost more than the numbers that are put into it.
+    for block in torch.split(rows, BLOCK):
         block.copy_(block.log_softmax(-1))
     return logits
 

@@ -21,7 +21,7 @@ def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return _largest(scores, min(count, size))
     chunks = scores.reshape(-1, CHUNK)
     maxima = chunks.amax(-1).view(*scores.shape[:-1], -1)  # [..., Q]
-    best = _largest(maxima, count)[1].sort(dim=-1).values  # [..., K]
+    best = _largest(maxima, count)[1]  # [..., K]
     starts = torch.arange(0, len(chunks), maxima.shape[-1], device=scores.device).view(*scores.shape[:-1], 1)
     values, places = _largest(chunks.index_select(0, (starts + best).flatten()).view(*best.shape[:-1], -1), count)
     return values, best.gather(-1, places // CHUNK) * CHUNK + places % CHUNK

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from unilmctl.errors import DataError
-from unilmctl.generation.options import DTYPES, NORMALIZATIONS, SEARCHES, GenerateOptions
+from unilmctl.decoding import FORMATS
+from unilmctl.generation.options import NORMALIZATIONS, SEARCHES, GenerateOptions
 from unilmctl.model import Encoder, ModelConfig
 from unilmctl.recipe import Generate, dump_yaml, list_recipes, load, require_files, shelf
 
@@ -83,5 +84,5 @@ def test_a_recipe_decodes_as_the_command_line_does() -> None:
         name: list(value) if isinstance(value, tuple) else value for name, value in asdict(GenerateOptions()).items()
     }
     assert Generate().model_dump() == options
-    for name, known in (("search", SEARCHES), ("length_normalization", NORMALIZATIONS), ("dtype", DTYPES)):
+    for name, known in (("search", SEARCHES), ("length_normalization", NORMALIZATIONS), ("dtype", FORMATS)):
         assert set(get_args(Generate.model_fields[name].annotation)) == set(known)

@@ -12,7 +12,7 @@ from typer import Argument, Option
 Format = Literal["auto", "text", "jsonl", "tsv", "csv"]
 BadLine = Literal["fail", "skip", "replace"]
 Objective = Literal["pseudo", "masked", "causal"]
-Number = Literal["auto", "float32", "bfloat16"]
+Number = Literal["auto", "float32", "bfloat16", "int8"]
 Kind = Literal["beam", "greedy", "sample", "s2s-ft"]
 Divisor = Literal["penalty", "average", "none"]
 Texts = list[str] | None

@@ -62,14 +62,13 @@ def run(
 
 
 def scorer_of(opened: Opened, given: Mapping[str, Any]) -> Scorer:
-    """A scorer with the model card's decoding defaults under the options that were given."""
+    """A scorer with the model card's decoding defaults under the options that were given; `auto` is exact here."""
     options = GenerateOptions().updated({**opened.card.generate, **given})
     normalization = cast(Literal["penalty", "average", "none"], options.length_normalization)
     return Scorer(
-        *opened.packed(options.dtype),
+        *opened.packed("float32" if options.dtype == "auto" else options.dtype),
         scoring=Scoring(options.length_penalty, normalization),
         max_length=options.max_length,
-        dtype=options.dtype,
         batch_tokens=options.batch_tokens,
     )
 

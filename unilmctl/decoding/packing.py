@@ -85,13 +85,12 @@ class QuantizedLinear(nn.Module):
         super().__init__()
         scales = weight.detach().abs().amax(1).clamp(min=1e-12).double() / 127
         previous = torch.backends.quantized.engine
-        engine = int8_engine(wide=len(weight) > WIDE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that these functions will move one day
             rounded = torch.quantize_per_channel(
                 weight.detach().float(), scales, torch.zeros(len(scales), dtype=torch.long), 0, torch.qint8
             )
-            torch.backends.quantized.engine = engine
+            torch.backends.quantized.engine = int8_engine(wide=len(weight) > WIDE) or previous
             self.packed = torch.ops.quantized.linear_prepack(rounded, bias.detach().float())
         torch.backends.quantized.engine = previous
         self.narrow = not torch.cpu._is_vnni_supported()  # older processors add pairs in 16 bits: one bit less is safe

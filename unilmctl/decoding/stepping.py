@@ -29,8 +29,8 @@ from unilmctl.visibility import FOREVER, PADDING, Slots
 Reading = Literal["mask", "next"]
 
 ENCODED = 512
-"""Source tokens that are encoded at a time: enough for the kernels, few enough that their results stay in the processor's
-cache and the memory of a large batch is that of its keys and values."""
+"""Source tokens that are encoded at a time: enough for the kernels, few enough that their results stay in the
+processor's cache and the memory of a large batch is that of its keys and values."""
 
 MULTIPLE = 4
 """Sources are padded to a multiple of this: kernels treat the last one to three rows in another way."""

@@ -9,7 +9,7 @@ arrive, `stream` answers them in order. `work` is what waits to be decoded, `wor
 from unilmctl.generation.generator import Generator
 from unilmctl.generation.lines import Item, open_lines, read_records
 from unilmctl.generation.model import Opened, open_model
-from unilmctl.generation.options import DTYPES, GenerateOptions
+from unilmctl.generation.options import GenerateOptions
 from unilmctl.generation.scoring import Scored, Scorer
 from unilmctl.generation.sharding import Digest, Shard, merged, open_part, shard_of
 from unilmctl.generation.stream import Answer, Tally, generate_stream, text_ids, usable, windows
@@ -28,7 +28,6 @@ __all__ = [
     "Digest",
     "Decode",
     "CAN_FORK",
-    "DTYPES",
     "Answer",
     "GenerateOptions",
     "Generator",

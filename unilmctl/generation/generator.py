@@ -1,4 +1,4 @@
-"""Token ids in, hypotheses out: batches by token budget, whatever the search."""
+"""Token ids in, hypotheses out: as many sources at a time as a token budget allows, whatever the search."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -6,18 +6,32 @@ from typing import Literal, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from unilmctl.decoding import Decoder, Reading, Written
+from unilmctl.decoding import Decoder, Reading, Written, cache_format, settle
 from unilmctl.errors import DataError, ModelError, UsageError
-from unilmctl.generation.budget import budgeted
-from unilmctl.generation.options import DTYPES, MAX_LENGTH, GenerateOptions
+from unilmctl.generation.budget import Intake, budgeted
+from unilmctl.generation.options import MAX_LENGTH, GenerateOptions
 from unilmctl.model import Encoder
 from unilmctl.objectives import DECODING
 from unilmctl.rows import Frame, Ints
-from unilmctl.search import Hypothesis, Prefix, Rules, Sampling, Scoring, beam_search, greedy, s2s_ft, sample
+from unilmctl.search import (
+    Arrivals,
+    Beam,
+    Follow,
+    Hypothesis,
+    Rules,
+    Sampling,
+    Scoring,
+    Started,
+    Task,
+    run,
+    s2s_ft,
+)
 from unilmctl.tokens import Roles, Tokenizer
 from unilmctl.weights import ModelCard
+
+LOGITS = 1 << 23
+"""Most scores over the vocabulary that one step gives: memory of more than 32 MiB is new, and slow, at every step."""
 
 Batch = list[tuple[int, list[Hypothesis]]]
 """The hypotheses of some sources, best first, with the place of each source in the input."""
@@ -26,8 +40,8 @@ Batch = list[tuple[int, list[Hypothesis]]]
 class Generator:
     """A model with its options, ready to decode.
 
-    The encoder is put into evaluation mode and the options' number format. Outside `s2s-ft` the padding, start and mask
-    tokens are never written: no model is trained to.
+    The encoder is put into evaluation mode; its weights should have the options' number format (`Opened.packed`).
+    Outside `s2s-ft` the padding, start and mask tokens are never written: no model is trained to.
     """
 
     def __init__(self, encoder: Encoder, card: ModelCard, tokenizer: Tokenizer, options: GenerateOptions) -> None:
@@ -41,7 +55,8 @@ class Generator:
         self.rules = self._rules(tokenizer.roles)
         if options.beam > encoder.config.vocabulary and options.search == "s2s-ft":
             raise UsageError(f"a beam of {options.beam} is larger than the vocabulary ({encoder.config.vocabulary})")
-        self.decoder = Decoder(encoder.eval().to(DTYPES[options.dtype]), self.frame, reading_of(card))
+        memory = cache_format(settle(options.dtype, encoder.config.hidden))
+        self.decoder = Decoder(encoder.eval(), self.frame, reading_of(card), memory)
 
     @property
     def longest_source(self) -> int:
@@ -74,57 +89,75 @@ class Generator:
         keys: Sequence[int] | None = None,
         prefixes: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Batch]:
-        """As `generate`, one batch of sources of similar length after another."""
+        """As `generate`, some sources at a time, in the order in which they are done.
+
+        Sources of like length are decoded together; as soon as some are done, others take their places.
+        """
+        arrays = [np.asarray(source, dtype=np.int64) for source in sources]
+        names = range(len(sources)) if keys is None else keys
+        beginnings: Sequence[Sequence[int]] = [()] * len(sources) if prefixes is None else prefixes
+        tasks = [Task(key, self._checked(prefix)) for key, prefix in zip(names, beginnings, strict=True)]
+        yield from self._s2s_ft(arrays) if self.options.search == "s2s-ft" else self._searched(arrays, tasks)
+
+    def costs(self, sources: Sequence[Sequence[int] | Ints]) -> list[int]:
+        """What `batch_tokens` counts: the tokens that each source keeps busy."""
         around = 2 + self.options.outputs * self.rules.max_length
-        costs = [min(len(source), self.longest_source) + around for source in sources]
-        for places in budgeted(costs, self.options.batch_tokens):
-            found = self._decode(
-                [np.asarray(sources[place], dtype=np.int64) for place in places],
-                [place if keys is None else keys[place] for place in places],
-                None if prefixes is None else self._prefix([prefixes[place] for place in places]),
-            )
-            yield list(zip(places, found, strict=True))
+        return [min(len(source), self.longest_source) + around for source in sources]
 
     @torch.inference_mode()
-    def _decode(self, sources: list[Ints], keys: list[int], prefix: Prefix | None) -> list[list[Hypothesis]]:
-        first, state = self.decoder.start(sources)
-        if self.options.search == "s2s-ft":
-            return self._s2s_ft(first, state, prefix)
+    def _searched(self, sources: list[Ints], tasks: list[Task]) -> Iterator[Batch]:
+        places = {task.key: place for place, task in enumerate(tasks)}
+        assert len(places) == len(tasks), "every source has a key of its own"
+        most = max(1, LOGITS // (self.options.outputs * self.frame.vocabulary))
+        intake = Intake(self.costs(sources), self.options.batch_tokens, most)
+
+        def arrivals(live: int) -> Started[Written] | None:
+            starting = intake.take()
+            if not starting:
+                return None
+            first, state = self.decoder.start([sources[place] for place in starting])
+            return Started([tasks[place] for place in starting], first, state)
+
+        for key, hypotheses in self._run(arrivals):
+            intake.end(places[key])
+            yield [(places[key], hypotheses)]
+
+    def _run(self, arrivals: Arrivals[Written]) -> Iterator[tuple[int, list[Hypothesis]]]:
         step, options, rules, scoring = self.decoder.step, self.options, self.rules, self.scoring
         if options.search == "sample":
             sampling = Sampling(options.seed, options.temperature, options.top_k, options.top_p)
-            count = options.nbest
-            return sample(
-                first, state, step, rules, sampling=sampling, samples=count, keys=keys, scoring=scoring, prefix=prefix
-            )
+            return run(Follow(rules, scoring, sampling, options.nbest), step, arrivals)
         if options.search == "greedy" or options.beam == 1:
-            return greedy(first, state, step, rules, scoring=scoring, prefix=prefix)
-        return beam_search(
-            first, state, step, rules, beam=options.beam, nbest=options.nbest, scoring=scoring, prefix=prefix
-        )
+            return run(Follow(rules, scoring), step, arrivals)
+        return run(Beam(rules, options.beam, options.nbest, scoring), step, arrivals)
 
-    def _s2s_ft(self, first: Tensor, state: Written, prefix: Prefix | None) -> list[list[Hypothesis]]:
-        if prefix is not None:
-            raise UsageError("--search s2s-ft knows no forced beginnings", "--search beam")
+    @torch.inference_mode()
+    def _s2s_ft(self, sources: list[Ints]) -> Iterator[Batch]:
+        """The search of s2s-ft, whose sentences start and end together."""
         options = self.options
-        return s2s_ft(
-            first,
-            state,
-            self.decoder.step,
-            self.rules,
-            beam=options.beam,
-            nbest=options.nbest,
-            scoring=self.scoring,
-            pad=self.frame.pad,
-        )
-
-    def _prefix(self, prefixes: list[Sequence[int]]) -> Prefix | None:
-        longest = max(map(len, prefixes))
-        if longest >= self.rules.max_length:
-            raise DataError(
-                f"a forced beginning of {longest} tokens leaves no room below max_length {self.rules.max_length}"
+        for places in budgeted(self.costs(sources), options.batch_tokens):
+            first, state = self.decoder.start([sources[place] for place in places])
+            found = s2s_ft(
+                first,
+                state,
+                self.decoder.step,
+                self.rules,
+                beam=options.beam,
+                nbest=options.nbest,
+                scoring=self.scoring,
+                pad=self.frame.pad,
             )
-        return Prefix.of([list(prefix) for prefix in prefixes])
+            yield list(zip(places, found, strict=True))
+
+    def _checked(self, prefix: Sequence[int]) -> Sequence[int]:
+        """A forced beginning, if this search can write one and there is room for it."""
+        if prefix and self.options.search == "s2s-ft":
+            raise UsageError("--search s2s-ft knows no forced beginnings", "--search beam")
+        if len(prefix) >= self.rules.max_length:
+            raise DataError(
+                f"a forced beginning of {len(prefix)} tokens leaves no room below max_length {self.rules.max_length}"
+            )
+        return prefix
 
     def _rules(self, roles: Roles) -> Rules:
         options = self.options

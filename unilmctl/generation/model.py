@@ -4,9 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from unilmctl.decoding import pack
+from unilmctl.decoding import pack, settle
 from unilmctl.errors import ModelError
-from unilmctl.generation.options import DTYPES
 from unilmctl.model import Encoder
 from unilmctl.tokens import Tokenizer
 from unilmctl.weights import ModelCard, load_model
@@ -20,8 +19,11 @@ class Opened(NamedTuple):
     tokenizer: Tokenizer
 
     def packed(self, dtype: str) -> "Opened":
-        """With the weights in this number format and laid out for decoding, in place: they can no longer be trained."""
-        return self._replace(encoder=pack(self.encoder.to(DTYPES[dtype])))
+        """With the weights in this number format and laid out for decoding, in place: they can no longer be trained.
+
+        UsageError when this machine cannot compute in it.
+        """
+        return self._replace(encoder=pack(self.encoder, settle(dtype, self.encoder.config.hidden)))
 
 
 def open_model(folder: Path, *, objective: str | None = None) -> Opened:

@@ -5,12 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-import torch
-
+from unilmctl.decoding import FORMATS
 from unilmctl.errors import UsageError
-
-DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Number formats by name. `auto` is float32: the only one in which tokens do not depend on the batch."""
 
 SEARCHES = ("beam", "greedy", "sample", "s2s-ft")
 NORMALIZATIONS = ("penalty", "average", "none")
@@ -51,7 +47,7 @@ class GenerateOptions:
         """Refuses, with a UsageError, what cannot be meant."""
         _one_of("search", self.search, SEARCHES)
         _one_of("length_normalization", self.length_normalization, NORMALIZATIONS)
-        _one_of("dtype", self.dtype, tuple(DTYPES))
+        _one_of("dtype", self.dtype, FORMATS)
         for name, least in (("beam", 1), ("nbest", 1), ("min_length", 0), ("no_repeat_ngram", 0), ("batch_tokens", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least {least}")

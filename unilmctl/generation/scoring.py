@@ -16,7 +16,6 @@ import torch
 from unilmctl.errors import DataError
 from unilmctl.generation.budget import budgeted
 from unilmctl.generation.generator import frame_of, reading_of
-from unilmctl.generation.options import DTYPES
 from unilmctl.model import Encoder
 from unilmctl.objectives import Corruption, build
 from unilmctl.rows import LANGUAGE_MODEL, Example, Row, pad
@@ -46,11 +45,10 @@ class Scorer:
         *,
         scoring: Scoring = SUM,
         max_length: int | None = None,
-        dtype: str = "auto",
         batch_tokens: int = 16384,
     ) -> None:
         """UsageError and ModelError as in `Generator`."""
-        self.encoder = encoder.eval().to(DTYPES[dtype])
+        self.encoder = encoder.eval()
         self.scoring = scoring
         self.batch_tokens = batch_tokens
         self.frame = frame_of(encoder, card, tokenizer.roles, max_length)

@@ -1,9 +1,9 @@
 """Keys and values of sentences and of all that their beams have written, in one preallocated table a layer.
 
-A sentence has C columns. The first of them hold its source; every token that a beam writes takes a free one, and `seen`
-says which columns each beam reads: those of its source and those of its own past. So beams share what they have in
-common, nothing is copied when they change places, and a column that no beam reads any more is free again. This is the
-visibility rule once more, kept as what it said when each token was written: everything in the cache stays readable.
+A sentence has C columns. The first of them hold its source; every token that a beam writes takes a free one, and
+`seen` says which columns each beam reads: those of its source and those of its own past. So beams share what they have
+in common, nothing is copied when they change places, and a column that no beam reads any more is free again. This is
+the visibility rule once more, kept as what it said when each token was written: all in the cache stays readable.
 
 Shapes: N sentences, B beams a sentence, R = N x B rows in sentence-major order, Q new tokens a row, A heads, C columns, S
 source tokens, d width of a head.
@@ -20,8 +20,9 @@ from unilmctl.model.config import ModelConfig
 from unilmctl.visibility import Slots, visible
 
 STRIDE = 32
-"""Columns are added in steps of this: kernels are compiled and remembered for every shape they meet, and those for fewer
-columns round in another way."""
+"""Columns are added in steps of this: kernels are compiled and remembered for every shape they meet, and those for
+fewer columns round in another way."""
+
 
 class KeysValues(NamedTuple):
     """Keys and values of one layer, [*, A, T, d] each."""
@@ -31,7 +32,7 @@ class KeysValues(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where new tokens go: their columns [N, B, Q], and rows [R * Q * 2 * A] of a layer's table as a list of vectors."""
+    """Where new tokens go: columns [N, B, Q], and rows [R * Q * 2 * A] of a layer's table seen as a list of vectors."""
 
     columns: Tensor
     vectors: Tensor
@@ -50,7 +51,9 @@ class Cache:
     positions: Tensor
 
     @staticmethod
-    def empty(config: ModelConfig, sentences: int, columns: int, *, dtype: torch.dtype, device: torch.device) -> "Cache":
+    def empty(
+        config: ModelConfig, sentences: int, columns: int, *, dtype: torch.dtype, device: torch.device
+    ) -> "Cache":
         """Room for so many sentences of one beam each, with at least so many columns, of which none is seen."""
         columns = -(-columns // STRIDE) * STRIDE
         shape = (2, sentences, config.heads, columns, config.hidden // config.heads)
@@ -104,7 +107,7 @@ class Cache:
         return ((sentence + head) * width + columns[:, :, None, None]).flatten()
 
     def mask(self, slots: Slots, places: Places, dtype: torch.dtype) -> Tensor:
-        """What new tokens [R, Q] see, to be added to scores [N, 1, B * Q, C]: their past, and each other by the rule."""
+        """What new tokens [R, Q] see, to be added to scores [N, 1, B * Q, C]: their past, each other by the rule."""
         sentences, beams, queries = places.columns.shape
         nothing = torch.zeros((), dtype=dtype, device=self.seen.device)
         past = torch.where(self.seen[:, :, None], nothing, float("-inf")).expand(-1, -1, queries, -1)

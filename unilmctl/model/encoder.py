@@ -3,8 +3,8 @@
 `forward` is one full pass over rows; `step` reads new tokens after those in a cache. The mask comes from the visibility
 rule in both cases and the layers are the same, so the two agree to what the kernels' rounding allows.
 
-Shapes: B rows of a full pass, T tokens; N sentences, B beams each, R = N x B rows of a step, Q new tokens a row, C columns
-of the cache; D hidden width, A heads, V vocabulary.
+Shapes: B rows of a full pass, T tokens; N sentences, B beams each, R = N x B rows of a step, Q new tokens a row, C
+columns of the cache; D hidden width, A heads, V vocabulary.
 """
 
 import torch
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """New tokens [R, Q] after those in the cache, of which the first `kept` a row stay there.
 
-        Returns hidden states [R, Q, D] and the last layer's attention weights [N, A, B * Q, C] over the cache's columns.
+        Returns hidden states [R, Q, D] and the last layer's attention weights [N, A, B * Q, C] over the columns.
         """
         hidden = self.embeddings(ids, positions, segments)
         places = cache.place(positions)
@@ -84,7 +84,8 @@ class Encoder(nn.Module):
         if torch.is_grad_enabled():
             return mask
         extra = steady_width(mask.shape[3]) - mask.shape[3]
-        return functional.pad(mask, (0, extra), value=False if self.relative is None else float("-inf"))
+        padded: Tensor = functional.pad(mask, (0, extra), value=False if self.relative is None else float("-inf"))
+        return padded
 
     @staticmethod
     def _relative_step(relative: RelativeBias, positions: Tensor, cache: Cache, mask: Tensor) -> Tensor:

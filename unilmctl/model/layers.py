@@ -5,6 +5,7 @@ Shapes: B rows (or R beams), T tokens, D hidden width, A heads, d = D / A, Q que
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,16 @@ from unilmctl.model.config import ModelConfig
 
 def gelu(values: Tensor) -> Tensor:
     """GELU, in place where no gradient will need what was there."""
-    return functional.gelu(values) if torch.is_grad_enabled() else torch.ops.aten.gelu_(values)
+    if torch.is_grad_enabled():
+        return functional.gelu(values)
+    return cast(Tensor, torch.ops.aten.gelu_(values))
 
 
 def gelu_tanh(values: Tensor) -> Tensor:
     """GELU in its tanh approximation (`gelu_new`)."""
     if torch.is_grad_enabled():
         return functional.gelu(values, approximate="tanh")
-    return torch.ops.aten.gelu_(values, approximate="tanh")
+    return cast(Tensor, torch.ops.aten.gelu_(values, approximate="tanh"))
 
 
 def relu(values: Tensor) -> Tensor:
@@ -153,8 +156,8 @@ class Attention(nn.Module):
 def steady_width(tokens: int) -> int:
     """How many keys a full pass must have, of which `tokens` are real, for its float32 sums not to depend on padding.
 
-    Matrix kernels sum up to 192 numbers in one go, and more than that in parts of 192 if there are 384 at least, else in
-    two halves, wherever those fall; attention takes 512 keys at a time.
+    Matrix kernels sum up to 192 numbers in one go, and more than that in parts of 192 if there are 384 at least, else
+    in two halves, wherever those fall; attention takes 512 keys at a time.
     """
     width = -(-tokens // 16) * 16
     rest = width % 512

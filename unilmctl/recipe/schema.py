@@ -260,7 +260,9 @@ class Generate(Section):
         description="Sampling: only the likeliest tokens that hold this much probability; null: all.",
     )
     seed: Whole = Field(default=1, ge=0, le=2**32 - 1, description="Seed of the sampling.")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="Number format of the weights.")
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        default="auto", description="Number format of the weights."
+    )
     batch_tokens: Whole = Field(default=16384, ge=16, le=100000000, description="Tokens that are decoded at a time.")
     workers: Whole | None = Field(
         default=None,

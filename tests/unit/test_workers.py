@@ -69,7 +69,7 @@ def test_work_is_cut_into_jobs_of_like_sources(costs: list[int], workers: int, b
 
 @pytest.mark.parametrize(
     ("workers", "sources", "cores", "expected"),
-    [(None, 1, 8, 1), (None, 63, 8, 1), (None, 64, 8, 8), (None, 10**6, 1, 1), (3, 1, 8, 3), (1, 10**6, 8, 1)],
+    [(None, 1, 8, 1), (None, 255, 8, 1), (None, 256, 8, 8), (None, 10**6, 1, 1), (3, 1, 8, 3), (1, 10**6, 8, 1)],
 )
 def test_how_many_processes_pay(
     monkeypatch: pytest.MonkeyPatch, workers: int | None, sources: int, cores: int, expected: int

@@ -29,7 +29,7 @@ from unilmctl.generation.work import WINDOW, Alone, Decode, Found, Work
 CAN_FORK = sys.platform == "linux"
 """Whether a process may be copied with what it has loaded; elsewhere system libraries forbid it, or there is no way."""
 
-PAYING = 8
+PAYING = 32
 """Sources for every process from which processes are faster than threads inside operators."""
 
 JOBS = 4

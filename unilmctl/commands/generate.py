@@ -149,10 +149,9 @@ def _lines(answer: Answer, opened: Opened, nbest: int, *, as_json: bool) -> list
 def _staff(generator: Generator, opener: Callable[[], Decode]) -> Staff:
     """The processes that decode for this command."""
     options, here = generator.options, decoder_of(generator)
-    most = options.outputs * generator.frame.max_target
 
     def cost(work: Work) -> int:
-        return min(len(work.source), generator.longest_source) + most
+        return generator.costs([work.source])[0]
 
     make = (lambda: here) if CAN_FORK else opener
     return Staff(here, make, workers=options.workers, cost=cost, budget=options.batch_tokens)

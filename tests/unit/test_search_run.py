@@ -29,8 +29,10 @@ STRATEGIES = st.sampled_from(
         lambda rules: Beam(rules, 3, 2, Scoring(0.6)),
         lambda rules: Beam(rules, 4, 4, groups=2, diversity=0.7),
         lambda rules: Beam(rules, 1),
+        lambda rules: Beam(rules, 9, 2),
         Follow,
         lambda rules: Follow(rules, sampling=Sampling(3, top_p=0.9), outputs=3),
+        lambda rules: Follow(rules, sampling=Sampling(3, top_k=9), outputs=3),
         lambda rules: Follow(rules, sampling=Sampling(4, typical_p=0.8), outputs=2),
     ]
 )
@@ -95,6 +97,29 @@ def test_each_sentence_gets_what_it_gets_alone(
     assert set(found) == {task.key for task in wishes}
     for place, task in enumerate(wishes):
         assert found[task.key] == in_order(chosen, toy.step, [task], *toy.start([place]))[0]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 1000), strategy=STRATEGIES, forbid=st.sets(st.integers(1, 3)), size=st.sampled_from([7, 2560])
+)
+def test_columns_behind_the_vocabulary_are_never_written(
+    seed: int, strategy: Callable[[Rules], Strategy[Table, Node]], forbid: set[int], size: int
+) -> None:
+    toy, rules = Toy(seed, depth=5), Rules(END, max_length=5, min_length=2, no_repeat_ngram=1, forbid=tuple(forbid))
+
+    def widened(logits: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(logits, (0, size - toy.vocabulary), value=float("-inf"))
+
+    def step(tokens: torch.Tensor, state: Node) -> tuple[torch.Tensor, Node]:
+        assert tokens.max() < toy.vocabulary
+        logits, state = toy.step(tokens, state)
+        return widened(logits), state
+
+    wishes, (first, state) = [Task(0), Task(1)], toy.start()
+    found = in_order(strategy(rules), step, wishes, widened(first), state)
+    expected = in_order(strategy(rules), toy.step, wishes, *toy.start())
+    assert [[h.ids for h in hs] for hs in found] == [[h.ids for h in hs] for hs in expected]
 
 
 def test_the_results_come_as_soon_as_they_are_there() -> None:

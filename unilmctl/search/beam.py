@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unilmctl.search.rules import FREE, NEVER, Prefix, Rules, Scores
+from unilmctl.search.rules import NEVER, Prefix, Rules, Scores
 from unilmctl.search.run import Choice, Task, in_order
 from unilmctl.search.scoring import SUM, Hypothesis, Scoring
 from unilmctl.search.step import S, State, Step
@@ -148,17 +148,15 @@ class Beam:
     def choose(self, logits: Tensor, table: Beams, state: State) -> Choice[Beams]:
         """One more token for every beam."""
         scores = self.rules.scores(logits, table.live.tokens, table.times, table.forced)
-        candidates, order = self._candidates(scores, table.live.totals)
+        candidates, going = self._candidates(scores, table.live.totals)
         ended = self._ended(candidates, table)
-        kept = Candidates(*(part.flatten(1) for part in candidates.gather(order)))  # [N, B]
-        # An impossible beam may hold a column of the logits that no token has.
-        kept = kept._replace(tokens=kept.tokens.masked_fill(kept.totals == NEVER, self.rules.end))
-        live = _continued(kept, table.live, table.times)
+        going = Candidates(*(part.flatten(1) for part in going))  # [N, B]
+        live = _continued(going, table.live, table.times)
         times = table.times + 1
         hope = live.totals.view(len(times), self.groups, -1).amax(2)
         hope = hope / self._kindest.to(hope.device)[times, None]
         done = (ended.scores[..., -1] >= hope).all(1)
-        return Choice(Beams(times, table.forced, live, ended), kept.tokens, kept.parents, done)
+        return Choice(Beams(times, table.forced, live, ended), going.tokens, going.parents, done)
 
     def results(self, table: Beams, sentence: int) -> list[Hypothesis]:
         """The outputs of one sentence, best first."""
@@ -184,8 +182,8 @@ class Beam:
         longest = self.rules.max_length
         return torch.tensor([self.scoring.kindest(length + 1, longest) for length in range(longest + 1)])
 
-    def _candidates(self, scores: Scores, totals: Tensor) -> tuple[Candidates, Tensor]:
-        """The best continuations in each group, and which of them [N, G, b] go on; `totals` [N, B] are so far.
+    def _candidates(self, scores: Scores, totals: Tensor) -> tuple[Candidates, Candidates]:
+        """The best continuations in each group, and those that go on [N, G, b]; `totals` [N, B] are so far.
 
         Of each beam the B + 1 best are enough: one may end, and earlier groups may speak against B - b of them.
         """
@@ -195,25 +193,30 @@ class Beam:
         children = (totals[..., None] + ranked, own, tokens, parents)
         grouped = Candidates(*(part.reshape(len(totals), self.groups, -1) for part in children))  # [N, G, b * W]
         taken = tokens.new_empty(len(totals), 0)
-        found, orders = [], []
+        if self.groups == 1:
+            return self._best(grouped, taken)
+        found = []
         for group in range(self.groups):
-            best, order = self._best(Candidates(*(part[:, group : group + 1] for part in grouped)), taken)
-            goes_on = best.gather(order)
-            alive = torch.where(goes_on.totals > NEVER, goes_on.tokens, FREE)
-            taken = torch.cat((taken, alive[:, 0]), 1)
-            found.append(best)
-            orders.append(order)
-        return Candidates(*(torch.cat(parts, 1) for parts in zip(*found, strict=True))), torch.cat(orders, 1)
+            best, going = self._best(Candidates(*(part[:, group : group + 1] for part in grouped)), taken)
+            taken = torch.cat((taken, going.tokens[:, 0]), 1)
+            found.append((best, going))
+        first, second = (
+            Candidates(*(torch.cat(parts, 1) for parts in zip(*groups, strict=True)))
+            for groups in zip(*found, strict=True)
+        )
+        return first, second
 
-    def _best(self, children: Candidates, taken: Tensor) -> tuple[Candidates, Tensor]:
-        """The 2b best of one group's `children` [N, 1, X], and which of these go on, given what others took [N, Y]."""
-        size = self.beam // self.groups
-        worth = children.totals
+    def _best(self, children: Candidates, taken: Tensor) -> tuple[Candidates, Candidates]:
+        """The 2b best of one group's `children` [N, 1, X], and the b that go on, given what others took [N, Y]."""
+        end, size, worth = self.rules.end, self.beam // self.groups, children.totals
         if taken.shape[1]:
-            worth = worth - self.diversity * (children.tokens[..., None] == taken[:, None, None]).sum(-1)
+            times = (children.tokens[..., None] == taken[:, None, None]).sum(-1)
+            worth = worth - self.diversity * times * (children.tokens != end)
         best = children.gather(top(worth, 2 * size)[1])
-        ends = (best.tokens == self.rules.end) & (best.totals > NEVER)
-        return best, ends.sort(dim=-1, stable=True).indices[..., :size]
+        ends = (best.tokens == end) & (best.totals > NEVER)
+        going = best.gather(ends.sort(dim=-1, stable=True).indices[..., :size])
+        # An impossible beam may hold a column of the logits that no token has.
+        return best, going._replace(tokens=going.tokens.masked_fill(going.totals == NEVER, end))
 
     def _ended(self, candidates: Candidates, table: Beams) -> Ended:
         """With the candidates that end, are among the first b of their group, and are better than what is there."""

@@ -73,7 +73,7 @@ class Rules:
         """Puts -inf into `scores` [N, B, V] for all that may not be written; arguments as in `scores`."""
         must = forced.gather(1, times[:, None])[:, 0]
         bound = (must != FREE).nonzero()[:, 0]
-        kept = scores[bound, :, must[bound]]  # [bound sentences, B]
+        kept = scores[bound, :, must[bound]] if len(bound) else None  # [bound sentences, B]
         for token in self.forbid:
             scores[:, :, token] = NEVER
         if self.min_length:
@@ -82,7 +82,7 @@ class Rules:
             lengths = times.repeat_interleave(written.shape[1])
             rows, tokens = repeated(written.flatten(0, 1), self.no_repeat_ngram, self.no_repeat_ignore, lengths)
             scores.view(-1, scores.shape[2])[rows, tokens] = NEVER
-        if len(bound):
+        if kept is not None:
             scores[bound] = NEVER
             scores[bound, :, must[bound]] = kept
 

@@ -88,9 +88,11 @@ class Follow:
         chosen = self._pick(scores.ranked, table)
         ranked = scores.ranked.gather(2, chosen[..., None])
         own = scores.own.gather(2, chosen[..., None])
+        # An impossible output may hold a column of the logits that no token has.
+        chosen = chosen.masked_fill(ranked[..., 0] == NEVER, self.rules.end)
         places = table.times[:, None, None].expand_as(own)
         totals = torch.where(table.open, table.totals + ranked[..., 0], table.totals)
-        still_open = table.open & (chosen != self.rules.end) & (totals > NEVER)
+        still_open = table.open & (chosen != self.rules.end)
         table = Paths(
             table.times + 1,
             table.keys,

@@ -20,8 +20,11 @@ ENOUGH = 60.0
 FEW, SOME = 2, 6
 """Tokens that the twin writes; the time between the two is that of its steps."""
 
-SENTENCES, FEWER = 512, 48
-"""Sentences of the mixture, and of the quick one."""
+SENTENCES, FEWER, TRIAL = 512, 48, 128
+"""Sentences of the mixture, of the quick one, and of the trial that finds the best ways to run each engine."""
+
+NEAR = 0.85
+"""Part of the best rate of a trial that a way must reach to be measured."""
 
 
 class Bench:
@@ -155,21 +158,24 @@ class Bench:
         present = [peer for peer in peers if self.installed([peer.engine])]
         if not self.wanted.search(name) or not present:
             return
-        found: dict[Candidate, list[float]] = {way: [] for way in (*ours, *present)}
-        for turn in range(self.repeats):
-            for way in list(found):
-                if turn == 0 or self._promising(way, found):
-                    found[way].append(self._wall_rate(way, sentences))
+        sides = [list(ours), present]
+        if sentences > TRIAL:
+            sides = [self._promising(side) for side in sides]
+        found: dict[Candidate, list[float]] = {way: [] for side in sides for way in side}
+        for _ in range(self.repeats):
+            for way, rates in found.items():
+                rates.append(self._wall_rate(way, sentences))
         for way, rates in found.items():
             tell(f"    {statistics.median(rates):8.1f} tokens/s  {_way(way)}")
-        best = max(ours, key=lambda way: statistics.median(found[way]))
-        yield goals.row(name, found[best], [found[way] for way in present], goals.MIXTURE_GOAL)
+        best = max(sides[0], key=lambda way: statistics.median(found[way]))
+        yield goals.row(name, found[best], [found[way] for way in sides[1]], goals.MIXTURE_GOAL)
 
-    def _promising(self, way: Candidate, found: dict[Candidate, list[float]]) -> bool:
-        """Whether a way was within a tenth of its side's best at the first turn: the others need no second one."""
-        mine = way.engine.program == goals.CAUSAL.program
-        side = [rates[0] for one, rates in found.items() if (one.engine.program == goals.CAUSAL.program) == mine]
-        return found[way][0] > 0.9 * max(side)
+    def _promising(self, side: Sequence[Candidate]) -> list[Candidate]:
+        """The ways that come near the side's best with fewer sentences."""
+        rates = {way: self._wall_rate(way, TRIAL) for way in side}
+        for way, rate in rates.items():
+            tell(f"    {rate:8.1f} tokens/s  {_way(way)}, trial of {TRIAL} sentences")
+        return [way for way, rate in rates.items() if rate > NEAR * max(rates.values())]
 
     def _wall_rate(self, way: Candidate, sentences: int) -> float:
         """Tokens a second; what other engines' threads might do meanwhile is excluded by ending them."""

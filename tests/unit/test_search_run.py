@@ -99,17 +99,15 @@ def test_each_sentence_gets_what_it_gets_alone(
         assert found[task.key] == in_order(chosen, toy.step, [task], *toy.start([place]))[0]
 
 
-@settings(deadline=None, max_examples=30)
-@given(
-    seed=st.integers(0, 1000), strategy=STRATEGIES, forbid=st.sets(st.integers(1, 3)), size=st.sampled_from([7, 2560])
-)
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 1000), strategy=STRATEGIES, forbid=st.sampled_from([(), (1, 2), (1, 2, 3)]))
 def test_columns_behind_the_vocabulary_are_never_written(
-    seed: int, strategy: Callable[[Rules], Strategy[Table, Node]], forbid: set[int], size: int
+    seed: int, strategy: Callable[[Rules], Strategy[Table, Node]], forbid: tuple[int, ...]
 ) -> None:
-    toy, rules = Toy(seed, depth=5), Rules(END, max_length=5, min_length=2, no_repeat_ngram=1, forbid=tuple(forbid))
+    toy, rules = Toy(seed, depth=5), Rules(END, max_length=5, min_length=2, no_repeat_ngram=1, forbid=forbid)
 
     def widened(logits: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.pad(logits, (0, size - toy.vocabulary), value=float("-inf"))
+        return torch.nn.functional.pad(logits, (0, 2560 - toy.vocabulary), value=float("-inf"))
 
     def step(tokens: torch.Tensor, state: Node) -> tuple[torch.Tensor, Node]:
         assert tokens.max() < toy.vocabulary

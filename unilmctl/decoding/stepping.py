@@ -148,8 +148,9 @@ class Decoder:
         real = positions < sizes[:, None]
         slots = Slots(torch.where(real, 0, PADDING), torch.zeros_like(ids), torch.full_like(ids, FOREVER))
         segments = torch.full_like(ids, self.frame.source_segment)
-        result: tuple[Tensor, list[KeysValues]] = self.encoder(ids, torch.where(real, positions, 0), segments, slots)
-        return result
+        first = self.reading == "next" and self.frame.separator_in == "source"
+        memory = self.memory or self.encoder.head.bias.dtype
+        return self.encoder.read(ids, torch.where(real, positions, 0), segments, slots, memory=memory, last=first)
 
     def _read(self, state: Written, tokens: list[Tensor | int], *, kept: int) -> tuple[Tensor, Written]:
         """Reads new tokens after those in the state and predicts at the last; the first `kept` enter the cache."""

@@ -51,6 +51,30 @@ class Encoder(nn.Module):
             fresh.append(keys_values)
         return hidden, fresh
 
+    def read(
+        self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots, *, memory: torch.dtype, last: bool
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Source pass: tokens [B, T] that all see each other give keys and values in `memory` of every layer.
+
+        Also hidden states [B, T, D]: the last layer's, or without `last` those that go into it, which saves its work.
+        """
+        hidden = self.embeddings(ids, positions, segments)
+        if memory == torch.float32:
+            mask = self._mask(slots, positions)
+        else:
+            seen = visible(slots.select(slice(0, 1)), slots)[:, None]
+            bias = torch.zeros((), device=ids.device) if self.relative is None else self.relative(positions, positions)
+            mask = torch.where(seen, bias, float("-inf")).to(memory)
+        fresh = []
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            if layer is self.layers[-1] and not last:
+                fresh.append(layer.attention.project(hidden)[1])
+            else:
+                hidden, keys_values = layer.read(hidden, mask, memory)
+                fresh.append(keys_values)
+        return hidden, fresh
+
     def step(
         self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots, cache: Cache, *, kept: int
     ) -> tuple[Tensor, Tensor]:

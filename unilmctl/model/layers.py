@@ -121,6 +121,18 @@ class Attention(nn.Module):
         mixed = self._attend(query, fresh, mask)
         return self.finish(hidden, mixed), fresh
 
+    def read(self, hidden: Tensor, mask: Tensor, memory: torch.dtype) -> tuple[Tensor, KeysValues]:
+        """Source pass as `forward`, but keys and values are kept in `memory`, and unless that is float32 used in it.
+
+        `mask` is then added to the scores.
+        """
+        if memory == torch.float32:
+            return self(hidden, mask)  # type: ignore[no-any-return]
+        query, fresh = self.project(hidden)
+        kept = KeysValues(*(torch.empty(part.shape, dtype=memory, device=part.device).copy_(part) for part in fresh))
+        mixed, _ = attend(torch.empty_like(kept.keys).copy_(query), *kept, mask)
+        return self.finish(hidden, mixed.to(hidden.dtype)), kept
+
     def step(self, hidden: Tensor, table: Tensor, vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """New tokens [R, Q, D] are written into a cache's `table` at `vectors` (see `Places`) and read from it.
 
@@ -209,6 +221,11 @@ class Layer(nn.Module):
         """Full pass under `mask` (see `Attention.forward`)."""
         hidden, fresh = self.attention(hidden, mask)
         return self.feedforward(hidden), fresh
+
+    def read(self, hidden: Tensor, mask: Tensor, memory: torch.dtype) -> tuple[Tensor, KeysValues]:
+        """Source pass (see `Attention.read`)."""
+        hidden, kept = self.attention.read(hidden, mask, memory)
+        return self.feedforward(hidden), kept
 
     def step(self, hidden: Tensor, table: Tensor, vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Decoding step over cached keys and values (see `Attention.step`)."""

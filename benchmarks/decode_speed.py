@@ -31,9 +31,10 @@ def rows(bench: Bench, *, quick: bool) -> Iterator[Row]:
     """All rows, as they become known."""
     cells = goals.QUICK_CELLS if quick else [(source, batch) for source in goals.SOURCES for batch in goals.BATCHES]
     for cell in cells:
-        yield from bench.compare(goals.COMPARISONS, cell)
+        small = quick and cell[1] > 1
+        yield from bench.compare(goals.QUICK_COMPARISONS if small else goals.COMPARISONS, cell)
         yield from bench.roofline(cell)
-        bench.profile(cell)
+        bench.profile(cell, (goals.CAUSAL,) if quick else (goals.CAUSAL, goals.PSEUDO))
     if quick:
         yield from bench.memory(goals.QUICK_MEMORY, 4)
         yield from bench.mixture(FEWER, goals.QUICK_OURS, goals.QUICK_PEERS)

@@ -92,6 +92,9 @@ MIXTURE_PEERS = (
 )
 """CTranslate2's two workers share the weights; transformers has no workers."""
 
+QUICK_COMPARISONS = tuple(one._replace(peers=one.peers[:1]) for one in COMPARISONS if one.ours.dtype == "auto")
+"""For more than one sentence: without float32, which is the slower format of every peer that has two."""
+
 QUICK_MEMORY = (GPT_INT8, DEEP_INT8)
 QUICK_CELLS: tuple[Cell, ...] = ((128, 1), (128, 8))
 QUICK_OURS = (Candidate(replace(CAUSAL, workers=2), 24),)

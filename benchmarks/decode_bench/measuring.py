@@ -124,10 +124,10 @@ class Bench:
             yield goals.row(name, ours, [weights], goal)
             yield goals.row(name.replace("products,", "products and attention,"), ours, [everything], None)
 
-    def profile(self, cell: Cell) -> None:
+    def profile(self, cell: Cell, engines: Iterable[Engine]) -> None:
         """Says where our time goes."""
         source, batch = cell
-        for engine in (goals.CAUSAL, goals.PSEUDO):
+        for engine in engines:
             if self.wanted.search(f"profile, source {source}, batch {batch}: ours {_short(engine)}"):
                 shares = self.process(engine).ask("profile", Work.even(source, batch))["found"]
                 parts = ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items())

@@ -89,6 +89,11 @@ def test_both_readings_and_float32_are_compared_with_every_peer_of_that_kind() -
     assert all(peer.dtype == one.ours.dtype for one in goals.COMPARISONS if "float32" in one.name for peer in one.peers)
 
 
+def test_the_quick_comparisons_leave_no_peer_out() -> None:
+    assert {one.name for one in goals.QUICK_COMPARISONS} == {one.name for one in goals.COMPARISONS if one.goals}
+    assert all(len(one.peers) == 1 for one in goals.QUICK_COMPARISONS)
+
+
 def test_a_row_compares_medians_with_the_best_peer() -> None:
     found = row("x", [30.0, 10.0, 20.0], [[5.0, 100.0, 4.0], [8.0, 8.0, 8.0]], 2.0)
     assert found == {"name": "x", "ours": 20.0, "peer": 8.0, "ratio": 2.5, "goal": 2.0}

@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 import torch
 
-from unilmctl.errors import DataError
 from unilmctl.decoding import FORMATS
+from unilmctl.errors import DataError
 from unilmctl.generation.options import NORMALIZATIONS, SEARCHES, GenerateOptions
 from unilmctl.model import Encoder, ModelConfig
 from unilmctl.recipe import Generate, dump_yaml, list_recipes, load, require_files, shelf

@@ -85,9 +85,31 @@ def test_cut_sources_are_reported(model: Path, tmp_path: Path, capsys: pytest.Ca
 def test_options_go_from_card_to_recipe_to_command_line(tmp_path: Path) -> None:
     settled = merged_options({"beam": 2, "nbest": 2}, {"beam": 3, "forbid": ["x"]}, {"min_length": 1})
     assert (settled.beam, settled.nbest, settled.forbid, settled.min_length) == (3, 2, ("x",), 1)
-    with pytest.raises(UsageError, match="--top-k has no meaning for beam search"):
-        merged_options({}, {}, {"top_k": 3})
+    assert merged_options({"diversity": 0.5, "beam_groups": 5}, {}, {"search": "greedy"}).search == "greedy"
     assert merged_options({"top_k": 3}, {}, {}).top_k == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "hint"),
+    [
+        ({"top_k": 3}, "--top-k has no meaning for beam search", "--search sample"),
+        ({"min_p": 0.1}, "--min-p has no meaning for beam search", "--search sample"),
+        ({"search": "greedy", "typical_p": 0.1}, "--typical-p has no meaning for greedy search", "--search sample"),
+        ({"search": "s2s-ft", "beam_groups": 5}, "--beam-groups has no meaning for s2s-ft search", "--search beam"),
+        ({"search": "sample", "diversity": 1}, "--diversity has no meaning for sample search", "--search beam"),
+        (
+            {"search": "s2s-ft", "repetition_penalty": 1},
+            "--repetition-penalty has no meaning for s2s-ft search",
+            "--search beam",
+        ),
+    ],
+)
+def test_options_are_refused_by_searches_that_have_no_use_for_them(
+    given: dict[str, Any], message: str, hint: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        merged_options({}, {}, given)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
 def test_a_model_cards_options_count(tmp_path: Path) -> None:

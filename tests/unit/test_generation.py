@@ -39,6 +39,8 @@ SEARCHES: list[dict[str, Any]] = [
     {"search": "s2s-ft", "nbest": 2, "max_length": 6},
     {"search": "beam", "length_penalty": 0.8, "no_repeat_ngram": 2, "min_length": 3},
     {"search": "beam", "length_normalization": "average", "beam": 2},
+    {"search": "beam", "beam": 4, "nbest": 4, "beam_groups": 2, "diversity": 0.7},
+    {"search": "sample", "min_p": 0.1, "typical_p": 0.9},
 ]
 
 
@@ -144,6 +146,15 @@ def test_bfloat16_works_and_nearly_agrees(tmp_path: Path) -> None:
         ({"temperature": 0}, "temperature is 0.0; it must be above 0"),
         ({"top_p": 0.0}, "top_p is 0.0; it must be above 0 and at most 1"),
         ({"top_k": 0}, "top_k is 0; it must be at least 1"),
+        ({"min_p": 0}, "min_p is 0.0; it must be above 0 and at most 1"),
+        ({"typical_p": 1.5}, "typical_p is 1.5; it must be above 0 and at most 1"),
+        ({"beam_groups": 0}, "beam_groups is 0; it must be at least 1"),
+        ({"beam_groups": 2, "diversity": 1}, "a beam of 5 cannot be 2 groups of one size"),
+        ({"beam_groups": 5}, "5 groups without diversity would all write the same"),
+        ({"diversity": 1}, "diversity is between groups, and there is one"),
+        ({"diversity": -1}, "diversity is -1.0; it must be at least 0"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0.0; it must be above 0"),
+        ({"repetition_penalty": 1.2, "search": "s2s-ft"}, "repetition_penalty has no meaning for s2s-ft search"),
         ({"workers": 0}, "workers is 0; it must be at least 1"),
         ({"workers": "2"}, "workers cannot be '2'"),
     ],

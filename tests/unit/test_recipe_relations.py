@@ -68,6 +68,22 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "r.yaml:4:19: generate.nbest: greedy search gives one hypothesis",
         ),
         (
+            SCRATCH + "generate: {beam_groups: 2, diversity: 1}\n",
+            "r.yaml:4:25: generate.beam_groups: a beam of 5 cannot be 2 groups of one size",
+        ),
+        (
+            SCRATCH + "generate: {beam_groups: 5}\n",
+            "r.yaml:4:25: generate.diversity: 5 groups without diversity would all write the same",
+        ),
+        (
+            SCRATCH + "generate: {diversity: 1}\n",
+            "r.yaml:4:23: generate.diversity: diversity is between groups, and there is one",
+        ),
+        (
+            SCRATCH + "generate: {search: s2s-ft, repetition_penalty: 1.2}\n",
+            "r.yaml:4:48: generate.repetition_penalty: s2s-ft search knows no repetition penalty",
+        ),
+        (
             SCRATCH.replace("{kind: bpe}", "{kind: bpe}, max_source: 500"),
             "r.yaml:3:42: model.positions: 512 positions are too few: tokens.max_source + tokens.max_target is 548",
         ),

@@ -63,6 +63,12 @@ TargetSegment = Annotated[int | None, Option("--target-segment", min=0, metavar=
 Search = Annotated[Kind | None, Option("--search", help="Kind of search. [beam]")]
 Beam = Annotated[int | None, Option("--beam", min=1, metavar="N", help="Hypotheses that are kept. [5]")]
 Nbest = Annotated[int | None, Option("--nbest", min=1, metavar="N", help="Hypotheses that are given out. [1]")]
+BeamGroups = Annotated[
+    int | None, Option("--beam-groups", min=1, metavar="N", help="Groups of the beam that differ from each other. [1]")
+]
+Diversity = Annotated[
+    float | None, Option("--diversity", min=0, metavar="X", help="What a token costs that another group chose. [0]")
+]
 LengthPenalty = Annotated[
     float | None, Option("--length-penalty", metavar="A", help="Scores are divided by ((5+n)/6)^A. [0]")
 ]
@@ -75,11 +81,21 @@ NoRepeatNgram = Annotated[
 NoRepeatIgnore = Annotated[
     Texts, Option("--no-repeat-ignore", metavar="TOKEN", help="May be part of a repeated n-gram. Repeatable.")
 ]
+RepetitionPenalty = Annotated[
+    float | None, Option("--repetition-penalty", metavar="X", help="Makes written tokens less likely. [1: does not]")
+]
 Forbid = Annotated[Texts, Option("--forbid", metavar="TOKEN", help="Is never written. Repeatable.")]
 Temperature = Annotated[float | None, Option("--temperature", metavar="T", help="Sampling: divides logits. [1]")]
 TopK = Annotated[int | None, Option("--top-k", min=1, metavar="K", help="Sampling: only the K likeliest. [all]")]
 TopP = Annotated[
     float | None, Option("--top-p", min=0, max=1, metavar="P", help="Sampling: only the likeliest of mass P. [all]")
+]
+MinP = Annotated[
+    float | None,
+    Option("--min-p", min=0, max=1, metavar="P", help="Sampling: only those P times as likely as the likeliest. [all]"),
+]
+TypicalP = Annotated[
+    float | None, Option("--typical-p", min=0, max=1, metavar="P", help="Sampling: the most typical of mass P. [all]")
 ]
 Seed = Annotated[int | None, Option("--seed", min=0, metavar="N", help="Sampling: seed. [1]")]
 

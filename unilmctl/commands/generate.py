@@ -43,7 +43,6 @@ from unilmctl.generation import (
 from unilmctl.runs import latest_run, model_folder
 from unilmctl.tokens import Tokenizer
 
-SAMPLING = ("temperature", "top_k", "top_p")
 OF_THE_MACHINE = ("batch_tokens", "workers")
 """Options that do not change what is written."""
 
@@ -104,13 +103,10 @@ def opened_decoder(folder: Path, objective: str | None, options: GenerateOptions
 def merged_options(card: Mapping[str, Any], section: Mapping[str, Any], given: Mapping[str, Any]) -> GenerateOptions:
     """The library's defaults < the model card's < the recipe's < those that were given.
 
-    UsageError when sampling options are given to a search that does not sample.
+    UsageError for options that are given to a search that has no use for them.
     """
     settled = GenerateOptions().updated({**card, **section, **given})
-    stray = [name for name in SAMPLING if name in given]
-    if stray and settled.search != "sample":
-        flag = stray[0].replace("_", "-")
-        raise UsageError(f"--{flag} has no meaning for {settled.search} search", "--search sample")
+    settled.refuse_strangers(given)
     return settled
 
 

@@ -125,11 +125,14 @@ class Generator:
     def _run(self, arrivals: Arrivals[Written]) -> Iterator[tuple[int, list[Hypothesis]]]:
         step, options, rules, scoring = self.decoder.step, self.options, self.rules, self.scoring
         if options.search == "sample":
-            sampling = Sampling(options.seed, options.temperature, options.top_k, options.top_p)
+            sampling = Sampling(
+                options.seed, options.temperature, options.top_k, options.top_p, options.min_p, options.typical_p
+            )
             return run(Follow(rules, scoring, sampling, options.nbest), step, arrivals)
         if options.search == "greedy" or options.beam == 1:
             return run(Follow(rules, scoring), step, arrivals)
-        return run(Beam(rules, options.beam, options.nbest, scoring), step, arrivals)
+        beam = Beam(rules, options.beam, options.nbest, scoring, options.beam_groups, options.diversity)
+        return run(beam, step, arrivals)
 
     @torch.inference_mode()
     def _s2s_ft(self, sources: list[Ints]) -> Iterator[Batch]:
@@ -173,6 +176,7 @@ class Generator:
             no_repeat_ngram=options.no_repeat_ngram,
             no_repeat_ignore=tuple(self._token("no_repeat_ignore", token) for token in options.no_repeat_ignore),
             forbid=tuple(dict.fromkeys(forbid)),
+            repetition_penalty=options.repetition_penalty,
         )
 
     def _token(self, option: str, token: str) -> int:

@@ -1,7 +1,7 @@
 """How to decode: the options of `generate`, their defaults, and the combinations that have no meaning."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -11,8 +11,52 @@ from unilmctl.errors import UsageError
 SEARCHES = ("beam", "greedy", "sample", "s2s-ft")
 NORMALIZATIONS = ("penalty", "average", "none")
 MAX_LENGTH = 48
-WHOLE = ("beam", "nbest", "min_length", "max_length", "no_repeat_ngram", "top_k", "seed", "batch_tokens", "workers")
-NUMBERS = ("length_penalty", "temperature", "top_p")
+WHOLE = (
+    "beam",
+    "nbest",
+    "beam_groups",
+    "min_length",
+    "max_length",
+    "no_repeat_ngram",
+    "top_k",
+    "seed",
+    "batch_tokens",
+    "workers",
+)
+NUMBERS = ("length_penalty", "diversity", "repetition_penalty", "temperature", "top_p", "min_p", "typical_p")
+OPTIONAL = ("max_length", "top_k", "top_p", "min_p", "typical_p", "workers")
+"""Options that may be None."""
+
+LEAST = {
+    "beam": 1,
+    "nbest": 1,
+    "beam_groups": 1,
+    "diversity": 0,
+    "min_length": 0,
+    "max_length": 1,
+    "no_repeat_ngram": 0,
+    "top_k": 1,
+    "batch_tokens": 1,
+    "workers": 1,
+}
+SHARES = ("top_p", "min_p", "typical_p")
+"""Options above 0 and at most 1."""
+
+MEANT_FOR = {
+    "beam_groups": ("beam",),
+    "diversity": ("beam",),
+    "repetition_penalty": ("beam", "greedy", "sample"),
+    "temperature": ("sample",),
+    "top_k": ("sample",),
+    "top_p": ("sample",),
+    "min_p": ("sample",),
+    "typical_p": ("sample",),
+}
+"""The searches that an option is for, if it is not for all of them."""
+
+BINDING = {"repetition_penalty": 1.0}
+"""Options, with their neutral values, that change what every search writes: one that does not know them is refused.
+The others of `MEANT_FOR` are settings of their searches, which a recipe may hold beside those of another."""
 
 
 @dataclass(frozen=True)
@@ -20,24 +64,29 @@ class GenerateOptions:
     """Options of decoding, by their names on the command line.
 
     `max_length` counts the final separator, `min_length` does not; None: the model card's `max_target`, or 48.
-    `no_repeat_ignore` and `forbid` are vocabulary entries. `top_k` and `top_p`: None for no limit. `batch_tokens`
-    bounds what is decoded at a time: sentences x (longest source + beams x longest output). `workers`: processes that
-    share the work; None for what suits it.
+    `no_repeat_ignore` and `forbid` are vocabulary entries. The filters `top_k`, `top_p`, `min_p`, `typical_p`: None for
+    no limit. `batch_tokens` bounds what is decoded at a time: sentences x (longest source + beams x longest output).
+    `workers`: processes that share the work; None for what suits it.
     """
 
     search: str = "beam"
     beam: int = 5
     nbest: int = 1
+    beam_groups: int = 1
+    diversity: float = 0.0
     length_penalty: float = 0.0
     length_normalization: str = "penalty"
     min_length: int = 0
     max_length: int | None = None
     no_repeat_ngram: int = 0
     no_repeat_ignore: tuple[str, ...] = field(default=())
+    repetition_penalty: float = 1.0
     forbid: tuple[str, ...] = field(default=())
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
     seed: int = 1
     dtype: str = "auto"
     batch_tokens: int = 16384
@@ -48,36 +97,58 @@ class GenerateOptions:
         _one_of("search", self.search, SEARCHES)
         _one_of("length_normalization", self.length_normalization, NORMALIZATIONS)
         _one_of("dtype", self.dtype, FORMATS)
-        for name, least in (("beam", 1), ("nbest", 1), ("min_length", 0), ("no_repeat_ngram", 0), ("batch_tokens", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"workers is {self.workers}; it must be at least 1")
+        self._check_bounds()
         self._check_lengths()
-        self._check_sampling()
-        if self.search == "greedy" and self.nbest > 1:
-            raise UsageError(f"greedy search has one output, not {self.nbest}", "--search beam or --search sample")
-        if self.search in ("beam", "s2s-ft") and self.nbest > self.beam:
-            raise UsageError(f"a beam of {self.beam} cannot give {self.nbest} outputs", f"--beam {self.nbest}")
+        self._check_outputs()
+        for name, neutral in BINDING.items():
+            if getattr(self, name) != neutral and self.search not in MEANT_FOR[name]:
+                raise UsageError(f"{name} has no meaning for {self.search} search", f"--search {MEANT_FOR[name][0]}")
+
+    def _check_bounds(self) -> None:
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise UsageError(f"{name} is {value}; it must be at least {least}")
+        for name in SHARES:
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise UsageError(f"{name} is {value}; it must be above 0 and at most 1")
+        if not self.temperature > 0:
+            raise UsageError(f"temperature is {self.temperature}; it must be above 0", "--search greedy for no chance")
+        if not self.repetition_penalty > 0:
+            raise UsageError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0", "1 is none")
 
     def _check_lengths(self) -> None:
-        if self.max_length is None:
-            return
-        if self.max_length < 1:
-            raise UsageError(f"max_length is {self.max_length}; it must be at least 1")
-        if self.search != "s2s-ft" and self.min_length >= self.max_length:
+        if self.max_length is not None and self.search != "s2s-ft" and self.min_length >= self.max_length:
             raise UsageError(
                 f"min_length {self.min_length} leaves no room below max_length {self.max_length}",
                 "max_length counts the end of the output, min_length does not",
             )
 
-    def _check_sampling(self) -> None:
-        if not self.temperature > 0:
-            raise UsageError(f"temperature is {self.temperature}; it must be above 0", "--search greedy for no chance")
-        if self.top_k is not None and self.top_k < 1:
-            raise UsageError(f"top_k is {self.top_k}; it must be at least 1")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise UsageError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+    def _check_outputs(self) -> None:
+        beam, groups = self.beam, self.beam_groups
+        if self.search == "greedy" and self.nbest > 1:
+            raise UsageError(f"greedy search has one output, not {self.nbest}", "--search beam or --search sample")
+        if self.search in ("beam", "s2s-ft") and self.nbest > beam:
+            raise UsageError(f"a beam of {beam} cannot give {self.nbest} outputs", f"--beam {self.nbest}")
+        if self.search != "beam":
+            return
+        if beam % groups:
+            raise UsageError(
+                f"a beam of {beam} cannot be {groups} groups of one size", f"--beam {-(-beam // groups) * groups}"
+            )
+        if groups > 1 and self.diversity == 0:
+            raise UsageError(f"{groups} groups without diversity would all write the same", "--diversity 0.5")
+        if groups == 1 and self.diversity > 0:
+            raise UsageError("diversity is between groups, and there is one", "--beam-groups 2 or more")
+
+    def refuse_strangers(self, given: Iterable[str]) -> None:
+        """UsageError for the first of these options, given for this very run, that the search has no use for."""
+        for name in given:
+            searches = MEANT_FOR.get(name, (self.search,))
+            if self.search not in searches:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} has no meaning for {self.search} search", f"--search {searches[0]}")
 
     def updated(self, given: Mapping[str, Any]) -> "GenerateOptions":
         """These options with those of `given` over them, as from a recipe, a model card or the command line.
@@ -106,9 +177,7 @@ def _typed(name: str, value: object, default: object) -> object:
         return value
     if name in NUMBERS and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if (value is None and name in ("max_length", "top_k", "top_p", "workers")) or (
-        isinstance(default, str) and isinstance(value, str)
-    ):
+    if (value is None and name in OPTIONAL) or (isinstance(default, str) and isinstance(value, str)):
         return value
     raise UsageError(f"{name} cannot be {value!r}")
 

@@ -1,20 +1,19 @@
 """Recipes: one YAML file per task, checked whole before any work begins. Nothing here imports torch."""
 
+from unilmctl.recipe.decoding import Evaluate, Generate
 from unilmctl.recipe.loading import dump_yaml, load
 from unilmctl.recipe.mistakes import walk
 from unilmctl.recipe.schema import (
     Data,
-    Evaluate,
     Finetune,
-    Generate,
     Model,
     Recipe,
-    Section,
     Shape,
     Split,
     Tokens,
     TrainTokens,
 )
+from unilmctl.recipe.section import Section
 from unilmctl.recipe.shelf import (
     Listed,
     find_recipe,

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from unilmctl.recipe.schema import Recipe, Section
+from unilmctl.recipe.schema import Recipe
+from unilmctl.recipe.section import Section
 from unilmctl.recipe.syntax import Document, Mistake, Path, dotted
 
 _SENTENCES = {

@@ -131,3 +131,17 @@ def _decoding(recipe: Recipe) -> Iterator[Broken]:
         )
     if generate.search == "greedy" and generate.nbest > 1:
         yield Broken("generate.nbest generate.search", "greedy search gives one hypothesis")
+    if generate.search == "beam":
+        yield from _groups(generate.beam, generate.beam_groups, generate.diversity)
+    if generate.search == "s2s-ft" and generate.repetition_penalty != 1:
+        yield Broken("generate.repetition_penalty generate.search", "s2s-ft search knows no repetition penalty")
+
+
+def _groups(beam: int, groups: int, diversity: float) -> Iterator[Broken]:
+    if beam % groups:
+        yield Broken("generate.beam_groups generate.beam", f"a beam of {beam} cannot be {groups} groups of one size")
+    elif groups > 1 and diversity == 0:
+        text = f"{groups} groups without diversity would all write the same"
+        yield Broken("generate.diversity generate.beam_groups", text)
+    elif groups == 1 and diversity > 0:
+        yield Broken("generate.diversity generate.beam_groups", "diversity is between groups, and there is one")

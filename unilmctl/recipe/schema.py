@@ -1,15 +1,18 @@
 """The schema of a recipe: every section, every key, its default, its bounds and what it is for.
 
 A recipe is one YAML file per task with a section per command. The descriptions below are the reference page of the
-documentation; the relations between keys (warm-up within the steps, heads that divide the width) are in `relations.py`.
+documentation; the relations between keys (warm-up within the steps, heads that divide the width) are in `relations.py`,
+the sections on what is written with a model in `decoding.py`.
 """
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
-from unilmctl.recipe.values import Criterion, Folder, Language, Metric, Share, Task, Text, Whole
+from unilmctl.recipe.decoding import Evaluate, Generate
+from unilmctl.recipe.section import Section
+from unilmctl.recipe.values import Criterion, Folder, Share, Text, Whole
 
 BASE_SHAPE: dict[str, Any] = {  # BERT-base, what is left open by a model from scratch
     "layers": 12,
@@ -21,12 +24,6 @@ BASE_SHAPE: dict[str, Any] = {  # BERT-base, what is left open by a model from s
     "relative_buckets": 0,
     "activation": "gelu",
 }
-
-
-class Section(BaseModel):
-    """What all sections share: unknown keys are refused, types are not guessed, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class Split(Section):
@@ -224,68 +221,6 @@ class Finetune(Section):
         default=None, ge=1, le=4096, description="CPU threads; null: as many as there are cores."
     )
     freeze_embeddings: bool = Field(default=False, description="Leave the embeddings as they are.")
-
-
-class Generate(Section):
-    """Decoding: the same names as the options of `unilmctl generate`, with underscores."""
-
-    search: Literal["beam", "greedy", "sample", "s2s-ft"] = Field(
-        default="beam", description="`s2s-ft`: the beam search of the s2s-ft toolkit, to its last rule."
-    )
-    beam: Whole = Field(default=5, ge=1, le=1024, description="Hypotheses that are kept at each step.")
-    nbest: Whole = Field(default=1, ge=1, le=1024, description="Hypotheses that are given out, best first.")
-    length_penalty: float = Field(
-        default=0.0, ge=-10, le=10, description="a in ((5 + length) / 6)^a, which divides the score; 0: none."
-    )
-    length_normalization: Literal["penalty", "average", "none"] = Field(
-        default="penalty", description="What a score is divided by: the length penalty, the length, or nothing."
-    )
-    min_length: Whole = Field(default=0, ge=0, le=1048576, description="Fewest tokens before the end.")
-    max_length: Whole | None = Field(
-        default=None, ge=1, le=1048576, description="Most tokens; null: `tokens.max_target`."
-    )
-    no_repeat_ngram: Whole = Field(
-        default=0, ge=0, le=100, description="No n-gram of this size twice; 0: repeats are allowed."
-    )
-    no_repeat_ignore: list[Text] = Field(default=[], description="Tokens that may be part of a repeated n-gram.")
-    forbid: list[Text] = Field(default=[], description="Tokens that are never written.")
-    temperature: float = Field(default=1.0, gt=0, le=100, description="Sampling: logits are divided by this.")
-    top_k: Whole | None = Field(
-        default=None, ge=1, le=1000000, description="Sampling: only the k likeliest tokens; null: all."
-    )
-    top_p: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Sampling: only the likeliest tokens that hold this much probability; null: all.",
-    )
-    seed: Whole = Field(default=1, ge=0, le=2**32 - 1, description="Seed of the sampling.")
-    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
-        default="auto", description="Number format of the weights."
-    )
-    batch_tokens: Whole = Field(default=16384, ge=16, le=100000000, description="Tokens that are decoded at a time.")
-    workers: Whole | None = Field(
-        default=None,
-        ge=1,
-        le=4096,
-        description="Processes that share the input; null: one per core when there is enough of it.",
-    )
-
-
-class Evaluate(Section):
-    """Scores of generated text."""
-
-    metrics: Annotated[list[Metric], Field(min_length=1)] = Field(
-        default=["bleu", "rouge"], description="Scores that are computed."
-    )
-    task: Task | None = Field(default=None, description="Post-processing and scoring as the papers of this task do it.")
-    lowercase: bool = Field(default=False, description="Lower-case hypotheses and references first.")
-    tokenize: Literal["none", "13a", "intl", "char", "zh"] | None = Field(
-        default=None, description="Tokenizer of BLEU, by its name in sacrebleu; null: that of the language."
-    )
-    language: Language = Field(
-        default="en", description="Language of the text, a code such as en, de or zh; `zh` is scored by characters."
-    )
 
 
 class Recipe(Section):

@@ -32,10 +32,13 @@ ENCODED = 512
 """Source tokens that are encoded at a time: enough for the kernels, few enough that their results stay in the
 processor's cache and the memory of a large batch is that of its keys and values."""
 
+SPARE = 12
+"""Columns beside those of a target: for the tokens of beams that are about to end."""
+
 MULTIPLE = 4
 """Sources are padded to a multiple of this: kernels treat the last one to three rows in another way."""
 
-ROOM = 16
+ROOM = 48
 """Columns for target tokens that a cache begins with; more are added when they are needed."""
 
 
@@ -120,7 +123,7 @@ class Decoder:
         """Framed sources give the state of sentences that have written nothing; `hidden` is that of the last token."""
         weight = self.encoder.head.bias
         longest = -(-max(map(len, sources)) // MULTIPLE) * MULTIPLE
-        room = min(ROOM, self.frame.max_target)
+        room = min(ROOM, self.frame.max_target + SPARE)
         cache = Cache.empty(
             self.encoder.config,
             len(sources),

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies
-from tiny_writer import FRAME, WORDS, sentences, tiny_encoder
+from tiny_writer import FRAME, WORDS, sentences, tiny_encoder, tiny_generator
 
 from unilmctl.decoding import Decoder, Drafting, Written
 from unilmctl.decoding.drafting import ROOM, Drafted
 from unilmctl.decoding.followers import Followers
-from unilmctl.generation import open_model
+from unilmctl.errors import UsageError
+from unilmctl.generation import GenerateOptions, open_model
 from unilmctl.generation.generator import frame_of, reading_of
 from unilmctl.search import Hypothesis, Rules, greedy
 
@@ -118,6 +119,34 @@ def test_the_released_model_writes_the_same() -> None:
     for source in tokenizer.encode_batch(["a b c", "d e f g", "en 17", "b b b", "a"]):
         sources = [np.array(source)]
         assert ids(written(drafting, sources, rules)) == ids(written(decoder, sources, rules))
+
+
+@pytest.mark.parametrize("objective", ["pseudo", "causal"])
+@pytest.mark.parametrize("batch_tokens", [1, 60, 10000])
+def test_a_generator_with_drafts_writes_the_same(tmp_path: Path, objective: str, batch_tokens: int) -> None:
+    sources = sentences(7)
+    prefixes: list[list[int]] = [[], [7, 8], *([[]] * 5)]
+    wished: dict[str, Any] = {"search": "greedy", "objective": objective, "dtype": "float32"}
+    plain = tiny_generator(tmp_path, **wished)
+    drafting = tiny_generator(tmp_path, drafts=3, batch_tokens=batch_tokens, **wished)
+    expected = plain.generate(sources, prefixes=prefixes)
+    found = drafting.generate(sources, prefixes=prefixes)
+    assert ids(found) == ids(expected)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine[0].token_scores == pytest.approx(theirs[0].token_scores, abs=1e-4)
+    assert drafting.drafting is not None
+    assert drafting.drafting.passes > 0
+
+
+def test_drafts_are_for_greedy_search() -> None:
+    with pytest.raises(UsageError) as refused:
+        GenerateOptions(search="beam", drafts=2).refuse_strangers(["drafts"])
+    assert (str(refused.value), refused.value.hint) == (
+        "--drafts has no meaning for beam search",
+        "--search greedy",
+    )
+    with pytest.raises(UsageError, match="drafts is -1; it must be at least 0"):
+        GenerateOptions(search="greedy", drafts=-1)
 
 
 def test_what_followed_last_follows_again() -> None:

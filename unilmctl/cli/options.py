@@ -85,6 +85,10 @@ RepetitionPenalty = Annotated[
     float | None, Option("--repetition-penalty", metavar="X", help="Makes written tokens less likely. [1: does not]")
 ]
 Forbid = Annotated[Texts, Option("--forbid", metavar="TOKEN", help="Is never written. Repeatable.")]
+Drafts = Annotated[
+    int | None,
+    Option("--drafts", min=0, metavar="N", help="Greedy: tokens guessed ahead; same text, lone lines sooner. [0]"),
+]
 Temperature = Annotated[float | None, Option("--temperature", metavar="T", help="Sampling: divides logits. [1]")]
 TopK = Annotated[int | None, Option("--top-k", min=1, metavar="K", help="Sampling: only the K likeliest. [all]")]
 TopP = Annotated[

@@ -1,13 +1,14 @@
 """Token ids in, hypotheses out: as many sources at a time as a token budget allows, whatever the search."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from unilmctl.decoding import Decoder, Reading, Written, cache_format, settle
+from unilmctl.decoding import Decoder, Drafting, Reading, Written, cache_format, settle
 from unilmctl.errors import DataError, ModelError, UsageError
 from unilmctl.generation.budget import Intake, budgeted
 from unilmctl.generation.options import MAX_LENGTH, GenerateOptions
@@ -27,6 +28,7 @@ from unilmctl.search import (
     run,
     s2s_ft,
 )
+from unilmctl.search.step import S
 from unilmctl.tokens import Roles, Tokenizer
 from unilmctl.weights import ModelCard
 
@@ -57,6 +59,8 @@ class Generator:
             raise UsageError(f"a beam of {options.beam} is larger than the vocabulary ({encoder.config.vocabulary})")
         memory = cache_format(settle(options.dtype, encoder.config.hidden))
         self.decoder = Decoder(encoder.eval(), self.frame, reading_of(card), memory)
+        drafts = options.drafts if options.search == "greedy" else 0
+        self.drafting = Drafting(self.decoder, drafts) if drafts else None
 
     @property
     def longest_source(self) -> int:
@@ -111,14 +115,21 @@ class Generator:
         most = max(1, LOGITS // (self.options.outputs * self.frame.vocabulary))
         intake = Intake(self.costs(sources), self.options.batch_tokens, most)
 
-        def arrivals(live: int) -> Started[Written] | None:
-            starting = intake.take()
-            if not starting:
-                return None
-            first, state = self.decoder.start([sources[place] for place in starting])
-            return Started([tasks[place] for place in starting], first, state)
+        def arriving(start: Callable[[list[Ints]], tuple[Tensor, S]]) -> Arrivals[S]:
+            def arrivals(live: int) -> Started[S] | None:
+                starting = intake.take()
+                if not starting:
+                    return None
+                first, state = start([sources[place] for place in starting])
+                return Started([tasks[place] for place in starting], first, state)
 
-        for key, hypotheses in self._run(arrivals):
+            return arrivals
+
+        if self.drafting is None:
+            found = self._run(arriving(self.decoder.start))
+        else:
+            found = run(Follow(self.rules, self.scoring), self.drafting.step, arriving(self.drafting.start))
+        for key, hypotheses in found:
             intake.end(places[key])
             yield [(places[key], hypotheses)]
 

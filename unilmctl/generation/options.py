@@ -18,6 +18,7 @@ WHOLE = (
     "min_length",
     "max_length",
     "no_repeat_ngram",
+    "drafts",
     "top_k",
     "seed",
     "batch_tokens",
@@ -35,6 +36,7 @@ LEAST = {
     "min_length": 0,
     "max_length": 1,
     "no_repeat_ngram": 0,
+    "drafts": 0,
     "top_k": 1,
     "batch_tokens": 1,
     "workers": 1,
@@ -46,6 +48,7 @@ MEANT_FOR = {
     "beam_groups": ("beam",),
     "diversity": ("beam",),
     "repetition_penalty": ("beam", "greedy", "sample"),
+    "drafts": ("greedy",),
     "temperature": ("sample",),
     "top_k": ("sample",),
     "top_p": ("sample",),
@@ -64,9 +67,10 @@ class GenerateOptions:
     """Options of decoding, by their names on the command line.
 
     `max_length` counts the final separator, `min_length` does not; None: the model card's `max_target`, or 48.
-    `no_repeat_ignore` and `forbid` are vocabulary entries. The filters `top_k`, `top_p`, `min_p`, `typical_p`: None for
-    no limit. `batch_tokens` bounds what is decoded at a time: sentences x (longest source + beams x longest output).
-    `workers`: processes that share the work; None for what suits it.
+    `no_repeat_ignore` and `forbid` are vocabulary entries. `drafts`: most tokens of an output that are guessed and
+    then verified in one pass. The filters `top_k`, `top_p`, `min_p`, `typical_p`: None for no limit. `batch_tokens`
+    bounds what is decoded at a time: sentences x (longest source + beams x longest output). `workers`: processes that
+    share the work; None for what suits it.
     """
 
     search: str = "beam"
@@ -82,6 +86,7 @@ class GenerateOptions:
     no_repeat_ignore: tuple[str, ...] = field(default=())
     repetition_penalty: float = 1.0
     forbid: tuple[str, ...] = field(default=())
+    drafts: int = 0
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None

@@ -40,6 +40,9 @@ class Generate(Section):
         default=1.0, gt=0, le=100, description="Scores of written tokens are divided by this if positive; 1: none."
     )
     forbid: list[Text] = Field(default=[], description="Tokens that are never written.")
+    drafts: Whole = Field(
+        default=0, ge=0, le=100, description="Greedy: most tokens that are guessed and verified in one pass; 0: none."
+    )
     temperature: float = Field(default=1.0, gt=0, le=100, description="Sampling: logits are divided by this.")
     top_k: Whole | None = Field(
         default=None, ge=1, le=1000000, description="Sampling: only the k likeliest tokens; null: all."

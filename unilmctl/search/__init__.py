@@ -3,13 +3,14 @@
 This room knows neither model nor tokenizer. A search is given the scores of the first token, a state, and a step
 function that takes the tokens just chosen and the state and returns the scores of the next ones. `run` is the loop, in
 which sentences come and go; `rules` says what may be written, `scoring` what a finished hypothesis is worth, and each
-of `beam` and `single` holds one strategy, a way of choosing. `reference` has a loop of its own.
+of `beam`, `phrases` and `single` holds one strategy, a way of choosing. `reference` has a loop of its own.
 
 Scores are sums of the model's own log-probabilities: a banned token is not available, but its probability is not
 given to the others, so that a hypothesis scores the same whatever was banned.
 """
 
 from unilmctl.search.beam import Beam, beam_search
+from unilmctl.search.phrases import Constrained, distinct, holds
 from unilmctl.search.reference import Trace, s2s_ft, s2s_ft_trace
 from unilmctl.search.rules import Prefix, Rules, repeated
 from unilmctl.search.run import Arrivals, Choice, Started, Strategy, Task, in_order, run
@@ -24,6 +25,7 @@ __all__ = [
     "Arrivals",
     "Beam",
     "Choice",
+    "Constrained",
     "Follow",
     "Hypothesis",
     "Prefix",
@@ -38,7 +40,9 @@ __all__ = [
     "Task",
     "Trace",
     "beam_search",
+    "distinct",
     "greedy",
+    "holds",
     "in_order",
     "repeated",
     "run",

@@ -110,6 +110,13 @@ class Candidates(NamedTuple):
         """Those at the places `order` [N, G, X] of their groups."""
         return Candidates(*(part.gather(-1, order) for part in self))
 
+    def going(self, end: int, count: int) -> "Candidates":
+        """The first `count` of each group that do not end."""
+        ends = (self.tokens == end) & (self.totals > NEVER)
+        going = self.gather(ends.sort(dim=-1, stable=True).indices[..., :count])
+        # An impossible beam may hold a column of the logits that no token has.
+        return going._replace(tokens=going.tokens.masked_fill(going.totals == NEVER, end))
+
 
 @dataclass(frozen=True)
 class Beam:
@@ -148,8 +155,11 @@ class Beam:
     def choose(self, logits: Tensor, table: Beams, state: State) -> Choice[Beams]:
         """One more token for every beam."""
         scores = self.rules.scores(logits, table.live.tokens, table.times, table.forced)
-        candidates, going = self._candidates(scores, table.live.totals)
-        ended = self._ended(candidates, table)
+        return self.continued(*self._candidates(scores, table.live.totals), table)
+
+    def continued(self, best: Candidates, going: Candidates, table: Beams) -> Choice[Beams]:
+        """The beams `going` [N, G, b] go on, and those of the first b of `best` [N, G, C] that end are finished."""
+        ended = self._ended(best, table)
         going = Candidates(*(part.flatten(1) for part in going))  # [N, B]
         live = _continued(going, table.live, table.times)
         times = table.times + 1
@@ -208,15 +218,12 @@ class Beam:
 
     def _best(self, children: Candidates, taken: Tensor) -> tuple[Candidates, Candidates]:
         """The 2b best of one group's `children` [N, 1, X], and the b that go on, given what others took [N, Y]."""
-        end, size, worth = self.rules.end, self.beam // self.groups, children.totals
+        size, worth = self.beam // self.groups, children.totals
         if taken.shape[1]:
             times = (children.tokens[..., None] == taken[:, None, None]).sum(-1)
-            worth = worth - self.diversity * times * (children.tokens != end)
+            worth = worth - self.diversity * times * (children.tokens != self.rules.end)
         best = children.gather(top(worth, 2 * size)[1])
-        ends = (best.tokens == end) & (best.totals > NEVER)
-        going = best.gather(ends.sort(dim=-1, stable=True).indices[..., :size])
-        # An impossible beam may hold a column of the logits that no token has.
-        return best, going._replace(tokens=going.tokens.masked_fill(going.totals == NEVER, end))
+        return best, best.going(self.rules.end, size)
 
     def _ended(self, candidates: Candidates, table: Beams) -> Ended:
         """With the candidates that end, are among the first b of their group, and are better than what is there."""

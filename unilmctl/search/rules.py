@@ -8,6 +8,7 @@ Shapes: N sentences, B outputs a sentence, V vocabulary, T maximal length, P tok
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,9 @@ BLOCK = 16
 
 FREE = -1
 """Stands where nothing is forced, in the place of a token."""
+
+NOTHING = -2
+"""Stands where nothing was written, in the place of a token."""
 
 
 class Scores(NamedTuple):
@@ -40,7 +44,8 @@ class Rules:
     `max_length` counts the end token, `min_length` does not. No n-gram of `no_repeat_ngram` tokens is written twice (0:
     no limit), unless one of its tokens is in `no_repeat_ignore`. With a `repetition_penalty` above 1 the logits of
     tokens that an output has written are divided by it where positive, else multiplied (Keskar et al. 2019, arXiv
-    1909.05858, section 4.1); outputs are ranked by what comes of it.
+    1909.05858, section 4.1); outputs are ranked by what comes of it. None of `forbid_phrases` is written, but any part
+    of one may be.
     """
 
     end: int
@@ -50,6 +55,7 @@ class Rules:
     no_repeat_ignore: tuple[int, ...] = ()
     forbid: tuple[int, ...] = ()
     repetition_penalty: float = 1.0
+    forbid_phrases: tuple[tuple[int, ...], ...] = ()
 
     def forced(self, prefixes: Sequence[Sequence[int]], device: torch.device | None = None) -> Tensor:
         """The tokens [N, T] that must be written: those of the prefixes, the end in the last place, else FREE."""
@@ -82,9 +88,20 @@ class Rules:
             lengths = times.repeat_interleave(written.shape[1])
             rows, tokens = repeated(written.flatten(0, 1), self.no_repeat_ngram, self.no_repeat_ignore, lengths)
             scores.view(-1, scores.shape[2])[rows, tokens] = NEVER
+        if self.forbid_phrases:
+            rows, tokens = _closing(
+                self._phrases.to(written.device), last_tokens(written, times, self._phrases.shape[1])
+            )
+            scores.view(-1, scores.shape[2])[rows, tokens] = NEVER
         if kept is not None:
             scores[bound] = NEVER
             scores[bound, :, must[bound]] = kept
+
+    @cached_property
+    def _phrases(self) -> Tensor:
+        """The forbidden phrases, each at the right end of its row, after FREE."""
+        longest = max(map(len, self.forbid_phrases))
+        return torch.tensor([[*[FREE] * (longest - len(phrase)), *phrase] for phrase in self.forbid_phrases])
 
 
 class Prefix(NamedTuple):
@@ -132,6 +149,21 @@ def repeated(
         again &= ~torch.isin(tail, exempt).any(-1, keepdim=True) & ~torch.isin(windows[:, :, -1], exempt)
     rows, places = again.nonzero(as_tuple=True)
     return rows, windows[rows, places, -1]
+
+
+def last_tokens(written: Tensor, times: Tensor, count: int) -> Tensor:
+    """The last tokens [N, B, count] of what is written [N, B, T] at `times` [N]; NOTHING before the first."""
+    places = times[:, None] + torch.arange(-count, 0, device=times.device)  # [N, count]
+    tokens = written.gather(2, places.clamp(min=0)[:, None].expand(*written.shape[:2], count))
+    return tokens.masked_fill((places < 0)[:, None], NOTHING)
+
+
+def _closing(phrases: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Which tokens would complete one of `phrases` [X, L] after the last L tokens [N, B, L]: rows and tokens."""
+    tails = last.flatten(0, 1)[:, None, 1:]  # [R, 1, L - 1]
+    heads = phrases[:, :-1]
+    rows, found = ((heads == FREE) | (heads == tails)).all(2).nonzero(as_tuple=True)
+    return rows, phrases[found, -1]
 
 
 def _normalised(logits: Tensor) -> Tensor:

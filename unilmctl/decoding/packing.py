@@ -6,7 +6,9 @@ reads them faster in an order of its own, and FBGEMM reads a byte for each inste
 Shapes: D inputs, E outputs, V vocabulary.
 """
 
+import ctypes
 import math
+import sys
 import warnings
 from typing import cast
 
@@ -24,6 +26,9 @@ ROWS = 64
 CHUNK = 128
 """The packed vocabulary is padded to a multiple of this with words that are never likely: a search looks at the scores
 in pieces of equal size."""
+
+PART = 2048
+"""Outputs whose weights are rounded at a time."""
 
 WIDE = 8192
 """Layers with more outputs than this, which is the vocabulary's, are better off with oneDNN's int8 kernels."""
@@ -43,29 +48,34 @@ def pack(encoder: Encoder, dtype: str = "float32") -> Encoder:
     if dtype != "int8" and not _can_pack(words):
         return encoder
     kind = QuantizedLinear if dtype == "int8" else PackedLinear
-    linears = [
-        (module, name, child)
-        for module in encoder.modules()
-        for name, child in module.named_children()
-        if isinstance(child, nn.Linear)
-    ]
-    for module, name, child in linears:
-        setattr(module, name, kind(child.weight, child.bias))
-    head = encoder.head
-    missing = -len(words) % CHUNK
-    bias = functional.pad(head.bias.detach(), (0, missing), value=-math.inf)
-    output = kind(functional.pad(words.detach(), (0, 0, 0, missing)), bias)
-    encoder.head = cast(LanguageModelHead, PackedHead(head, output))
+    rooms = [module for module in encoder.modules() if not isinstance(module, nn.Linear)]
+    for module in rooms:  # nothing else holds a layer that was packed: its memory is free for the next one
+        for name in [name for name, child in module.named_children() if isinstance(child, nn.Linear)]:
+            layer = getattr(module, name)
+            setattr(module, name, kind(layer.weight, layer.bias))
+    output = kind(words, encoder.head.bias, -(-len(words) // CHUNK) * CHUNK)
+    encoder.head = cast(LanguageModelHead, PackedHead(encoder.head, output))
+    _return_memory()
     return encoder
+
+
+def _return_memory() -> None:
+    """Gives what the unpacked weights took back to the system: glibc would keep it for later, and count it as used."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
 
 
 class PackedLinear(nn.Module):
     """A linear layer of weights [E, D] and biases [E] that can only be applied."""
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, outputs: int | None = None) -> None:
+        """With `outputs` above E, the further ones are -inf."""
         super().__init__()
-        self.bias = bias.detach()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+        outputs = outputs or len(weight)
+        table = functional.pad(weight.detach(), (0, 0, 0, outputs - len(weight)))
+        self.bias = _extended(bias, outputs)
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(table, ROWS)
 
     def forward(self, values: Tensor) -> Tensor:
         """[..., D] gives [..., E]."""
@@ -81,17 +91,22 @@ class PackedLinear(nn.Module):
 class QuantizedLinear(nn.Module):
     """A linear layer of weights in int8, one scale for each output; inputs are rounded to a byte for each product."""
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, outputs: int | None = None) -> None:
         super().__init__()
-        scales = weight.detach().abs().amax(1).clamp(min=1e-12).double() / 127
+        outputs = outputs or len(weight)
+        scales = torch.ones(outputs, dtype=torch.double)
+        rounded = torch.zeros(outputs, weight.shape[1], dtype=torch.int8)
+        for start in range(0, len(weight), PART):
+            part = weight.detach()[start : start + PART].float()
+            rows = slice(start, start + len(part))
+            scale = part.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
+            scales[rows], rounded[rows] = scale[:, 0], (part / scale).round_()
         previous = torch.backends.quantized.engine
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that these functions will move one day
-            rounded = torch.quantize_per_channel(
-                weight.detach().float(), scales, torch.zeros(len(scales), dtype=torch.long), 0, torch.qint8
-            )
-            torch.backends.quantized.engine = int8_engine(wide=len(weight) > WIDE) or previous
-            self.packed = torch.ops.quantized.linear_prepack(rounded, bias.detach().float())
+            torch.backends.quantized.engine = int8_engine(wide=outputs > WIDE) or previous
+            table = torch._make_per_channel_quantized_tensor(rounded, scales, torch.zeros(outputs, dtype=torch.long), 0)
+            self.packed = torch.ops.quantized.linear_prepack(table, _extended(bias, outputs))
         torch.backends.quantized.engine = previous
         self.narrow = not torch.cpu._is_vnni_supported()  # older processors add pairs in 16 bits: one bit less is safe
 
@@ -115,6 +130,10 @@ class PackedHead(nn.Module):
     def forward(self, hidden: Tensor, words: Tensor) -> Tensor:
         """[..., D] gives logits [..., V]; `words` were packed before."""
         return cast(Tensor, self.output(self.norm(self.activation(self.dense(hidden)))))
+
+
+def _extended(bias: Tensor, outputs: int) -> Tensor:
+    return functional.pad(bias.detach(), (0, outputs - len(bias)), value=-math.inf)
 
 
 def _can_pack(weight: Tensor) -> bool:

@@ -67,12 +67,13 @@ def assemble(tensors: Tensors, raw: Mapping[str, Any], where: str, architecture:
         if name in tensors
     }
     _refuse_unknown_parts(tensors, family_of(family).prefix, where)
+    found = len(sound)
     state = from_disk(table, sound, inside)
     missing = _initialise_missing(state, inside, config, where)
     encoder.load_state_dict(state, assign=True)
     encoder.requires_grad_(True)
     left_over += [Leftover(name, "no part of this model") for name in tensors]
-    return Assembly(encoder.eval(), len(sound), missing, left_over, notes)
+    return Assembly(encoder.eval(), found, missing, left_over, notes)
 
 
 def fitted(config: ModelConfig, tensors: Tensors, where: str) -> tuple[ModelConfig, list[str]]:

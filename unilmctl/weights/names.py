@@ -132,12 +132,12 @@ def to_disk(table: list[Rule], inside: Mapping[str, Tensor]) -> Tensors:
     return found
 
 
-def from_disk(table: list[Rule], outside: Mapping[str, Tensor], inside: Mapping[str, torch.Size]) -> Tensors:
-    """A file's tensors under the encoder's names; rules whose tensors the file lacks are left out."""
+def from_disk(table: list[Rule], outside: Tensors, inside: Mapping[str, torch.Size]) -> Tensors:
+    """A file's tensors, taken out of `outside`, under the encoder's names; rules for which it lacks any are left out."""
     found: Tensors = {}
     for rule in table:
         if all(name in outside for name in rule.outside):
-            joined = _joined([outside[name] for name in rule.outside])
+            joined = _joined([outside.pop(name) for name in rule.outside])
             found.update(zip(rule.inside, torch.split(joined, [inside[name][0] for name in rule.inside]), strict=True))
     return found
 

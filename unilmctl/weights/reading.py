@@ -42,9 +42,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path) -> Tensors:
-    """Every tensor of a `.safetensors` file, on the CPU."""
+    """Every tensor of a `.safetensors` file, on the CPU.
+
+    The file is opened anew for each: what is mapped counts as memory in use until the file is closed.
+    """
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        names = list(file.keys())
+    found = {}
+    for name in names:
+        with _opened(path) as file:
+            found[name] = file.get_tensor(name).clone()
+    return found
 
 
 class Shape(NamedTuple):
@@ -151,4 +159,5 @@ def checked(name: str, tensor: Tensor, shape: torch.Size, where: str) -> Tensor:
         )
     if tensor.dtype not in FLOATS:
         raise ModelError(f"{where}: '{name}' is {tensor.dtype}, not a table of floats")
-    return tensor.detach().to(torch.float32, copy=True).contiguous()
+    own = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor.detach().to(torch.float32, copy=not own).contiguous()

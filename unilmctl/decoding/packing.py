@@ -61,8 +61,7 @@ def pack(encoder: Encoder, dtype: str = "float32") -> Encoder:
 
 def _return_memory() -> None:
     """Gives what the unpacked weights took back to the system: glibc would keep it for later, and count it as used."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(library, "malloc_trim"):
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)
 
 

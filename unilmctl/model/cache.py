@@ -5,8 +5,8 @@ A sentence has C columns. The first of them hold its source; every token that a 
 in common, nothing is copied when they change places, and a column that no beam reads any more is free again. This is
 the visibility rule once more, kept as what it said when each token was written: all in the cache stays readable.
 
-Shapes: N sentences, B beams a sentence, R = N x B rows in sentence-major order, Q new tokens a row, A heads, C columns, S
-source tokens, d width of a head.
+Shapes: N sentences, B beams a sentence, R = N x B rows in sentence-major order, Q new tokens a row, A heads, C columns,
+S source tokens, d width of a head.
 """
 
 from dataclasses import dataclass

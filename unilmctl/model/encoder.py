@@ -115,5 +115,5 @@ class Encoder(nn.Module):
     def _relative_step(relative: RelativeBias, positions: Tensor, cache: Cache, mask: Tensor) -> Tensor:
         """The bias [N, A, B * Q, C] of new tokens at `positions` [R, Q] towards the cache's columns."""
         sentences, _, queries, _ = mask.shape
-        bias = relative(positions.view(sentences, queries), cache.positions[:sentences])
+        bias: Tensor = relative(positions.view(sentences, queries), cache.positions[:sentences])
         return bias.to(mask.dtype)

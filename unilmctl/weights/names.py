@@ -133,7 +133,7 @@ def to_disk(table: list[Rule], inside: Mapping[str, Tensor]) -> Tensors:
 
 
 def from_disk(table: list[Rule], outside: Tensors, inside: Mapping[str, torch.Size]) -> Tensors:
-    """A file's tensors, taken out of `outside`, under the encoder's names; rules for which it lacks any are left out."""
+    """A file's tensors, taken out of `outside`, under the encoder's names; rules that miss a tensor are left out."""
     found: Tensors = {}
     for rule in table:
         if all(name in outside for name in rule.outside):

@@ -327,7 +327,7 @@ def test_a_beginning_that_leaves_no_room_names_its_line(tmp_path: Path) -> None:
     assert len(next(groups)) == 1
     with pytest.raises(DataError) as caught:
         next(groups)
-    assert caught.value.message == "x:1: 'prefix' has 10 tokens and leaves no room below max_length 10"
+    assert caught.value.message == "x:1: a forced beginning of 10 tokens leaves no room below max_length 10"
     tally = Tally()
     found = answers(generator, records, tally, forgiving=True)
     assert [bool(answer.hypotheses) for answer in found] == [True, False, True]

@@ -80,6 +80,18 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "r.yaml:4:23: generate.diversity: diversity is between groups, and there is one",
         ),
         (
+            SCRATCH + "generate: {search: s2s-ft, forbid_phrase: [a]}\n",
+            "r.yaml:4:43: generate.forbid_phrase: s2s-ft search knows no forbidden phrases",
+        ),
+        (
+            SCRATCH + "generate: {search: sample, must: [a]}\n",
+            "r.yaml:4:34: generate.must: sample search knows no phrases that must appear",
+        ),
+        (
+            SCRATCH + "generate: {beam_groups: 5, diversity: 1, must: [a]}\n",
+            "r.yaml:4:48: generate.must: groups of a beam know no phrases that must appear",
+        ),
+        (
             SCRATCH + "generate: {search: s2s-ft, repetition_penalty: 1.2}\n",
             "r.yaml:4:48: generate.repetition_penalty: s2s-ft search knows no repetition penalty",
         ),

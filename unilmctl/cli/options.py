@@ -85,6 +85,8 @@ RepetitionPenalty = Annotated[
     float | None, Option("--repetition-penalty", metavar="X", help="Makes written tokens less likely. [1: does not]")
 ]
 Forbid = Annotated[Texts, Option("--forbid", metavar="TOKEN", help="Is never written. Repeatable.")]
+ForbidPhrase = Annotated[Texts, Option("--forbid-phrase", metavar="TEXT", help="Is in no output. Repeatable.")]
+Must = Annotated[Texts, Option("--must", metavar="TEXT", help="Is in every output. Repeatable.")]
 Drafts = Annotated[
     int | None,
     Option("--drafts", min=0, metavar="N", help="Greedy: tokens guessed ahead; same text, lone lines sooner. [0]"),

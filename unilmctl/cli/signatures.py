@@ -118,6 +118,7 @@ def generate(
     min_length: o.MinLength = None, max_length: o.MaxLength = None,
     no_repeat_ngram: o.NoRepeatNgram = None, no_repeat_ignore: o.NoRepeatIgnore = None,
     repetition_penalty: o.RepetitionPenalty = None, forbid: o.Forbid = None,
+    forbid_phrase: o.ForbidPhrase = None, must: o.Must = None,
     drafts: o.Drafts = None, temperature: o.Temperature = None, top_k: o.TopK = None, top_p: o.TopP = None,
     min_p: o.MinP = None, typical_p: o.TypicalP = None, seed: o.Seed = None,
     dtype: o.Dtype = None, batch_tokens: o.BatchTokens = None, workers: o.Workers = None,
@@ -130,7 +131,7 @@ def generate(
         length_penalty=length_penalty, length_normalization=length_normalization,
         min_length=min_length, max_length=max_length,
         no_repeat_ngram=no_repeat_ngram, no_repeat_ignore=no_repeat_ignore,
-        repetition_penalty=repetition_penalty, forbid=forbid,
+        repetition_penalty=repetition_penalty, forbid=forbid, forbid_phrase=forbid_phrase, must=must,
         drafts=drafts, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p, seed=seed,
         dtype=dtype, batch_tokens=batch_tokens, workers=workers,
     )  # fmt: skip

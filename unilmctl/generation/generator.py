@@ -2,27 +2,25 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unilmctl.decoding import Decoder, Drafting, Reading, Written, cache_format, settle
-from unilmctl.errors import DataError, ModelError, UsageError
+from unilmctl.decoding import Decoder, Drafting, Reading, cache_format, settle
+from unilmctl.errors import ModelError, UsageError
 from unilmctl.generation.budget import Intake, budgeted
 from unilmctl.generation.options import MAX_LENGTH, GenerateOptions
+from unilmctl.generation.strategy import scoring_of, strategy_of
+from unilmctl.generation.wishes import Wishes
 from unilmctl.model import Encoder
 from unilmctl.objectives import DECODING
 from unilmctl.rows import Frame, Ints
 from unilmctl.search import (
     Arrivals,
-    Beam,
     Follow,
     Hypothesis,
-    Rules,
-    Sampling,
-    Scoring,
     Started,
     Task,
     run,
@@ -34,6 +32,9 @@ from unilmctl.weights import ModelCard
 
 LOGITS = 1 << 23
 """Most scores over the vocabulary that one step gives: memory of more than 32 MiB is new, and slow, at every step."""
+
+Phrases = Sequence[Sequence[int]]
+"""What an output must hold."""
 
 Batch = list[tuple[int, list[Hypothesis]]]
 """The hypotheses of some sources, best first, with the place of each source in the input."""
@@ -50,11 +51,10 @@ class Generator:
         """UsageError for options that do not fit the model, ModelError for a model that cannot write."""
         self.options = options
         self.tokenizer = tokenizer
-        self.scoring = Scoring(
-            options.length_penalty, cast(Literal["penalty", "average", "none"], options.length_normalization)
-        )
+        self.scoring = scoring_of(options)
         self.frame = frame_of(encoder, card, tokenizer.roles, options.max_length)
-        self.rules = self._rules(tokenizer.roles)
+        self.wishes = Wishes(options, tokenizer, self.frame.max_target)
+        self.rules = self.wishes.rules
         if options.beam > encoder.config.vocabulary and options.search == "s2s-ft":
             raise UsageError(f"a beam of {options.beam} is larger than the vocabulary ({encoder.config.vocabulary})")
         memory = cache_format(settle(options.dtype, encoder.config.hidden))
@@ -74,14 +74,16 @@ class Generator:
         *,
         keys: Sequence[int] | None = None,
         prefixes: Sequence[Sequence[int]] | None = None,
+        phrases: Sequence[Phrases] | None = None,
     ) -> list[list[Hypothesis]]:
         """The hypotheses of every source, best first; an empty list where the options allow none.
 
         Sources have no special tokens. `keys` name them for sampling (None: by their place): the same seed and key
-        give the same draws. `prefixes`: how each output must begin. DataError when a prefix leaves no room.
+        give the same draws. `prefixes`: how each output must begin; `phrases`: what it must hold. DataError for
+        wishes that cannot be met.
         """
         results: list[list[Hypothesis]] = [[] for _ in sources]
-        for batch in self.batches(sources, keys=keys, prefixes=prefixes):
+        for batch in self.batches(sources, keys=keys, prefixes=prefixes, phrases=phrases):
             for place, hypotheses in batch:
                 results[place] = hypotheses
         return results
@@ -92,6 +94,7 @@ class Generator:
         *,
         keys: Sequence[int] | None = None,
         prefixes: Sequence[Sequence[int]] | None = None,
+        phrases: Sequence[Phrases] | None = None,
     ) -> Iterator[Batch]:
         """As `generate`, some sources at a time, in the order in which they are done.
 
@@ -100,7 +103,8 @@ class Generator:
         arrays = [np.asarray(source, dtype=np.int64) for source in sources]
         names = range(len(sources)) if keys is None else keys
         beginnings: Sequence[Sequence[int]] = [()] * len(sources) if prefixes is None else prefixes
-        tasks = [Task(key, self._checked(prefix)) for key, prefix in zip(names, beginnings, strict=True)]
+        wanted: Sequence[Phrases] = [()] * len(sources) if phrases is None else phrases
+        tasks = [self.wishes.task(Task(*one)) for one in zip(names, beginnings, wanted, strict=True)]
         yield from self._s2s_ft(arrays) if self.options.search == "s2s-ft" else self._searched(arrays, tasks)
 
     def costs(self, sources: Sequence[Sequence[int] | Ints]) -> list[int]:
@@ -126,24 +130,13 @@ class Generator:
             return arrivals
 
         if self.drafting is None:
-            found = self._run(arriving(self.decoder.start))
+            strategy = strategy_of(self.options, self.rules, self.scoring, phrases=any(one.phrases for one in tasks))
+            found = run(strategy, self.decoder.step, arriving(self.decoder.start))
         else:
             found = run(Follow(self.rules, self.scoring), self.drafting.step, arriving(self.drafting.start))
         for key, hypotheses in found:
             intake.end(places[key])
             yield [(places[key], hypotheses)]
-
-    def _run(self, arrivals: Arrivals[Written]) -> Iterator[tuple[int, list[Hypothesis]]]:
-        step, options, rules, scoring = self.decoder.step, self.options, self.rules, self.scoring
-        if options.search == "sample":
-            sampling = Sampling(
-                options.seed, options.temperature, options.top_k, options.top_p, options.min_p, options.typical_p
-            )
-            return run(Follow(rules, scoring, sampling, options.nbest), step, arrivals)
-        if options.search == "greedy" or options.beam == 1:
-            return run(Follow(rules, scoring), step, arrivals)
-        beam = Beam(rules, options.beam, options.nbest, scoring, options.beam_groups, options.diversity)
-        return run(beam, step, arrivals)
 
     @torch.inference_mode()
     def _s2s_ft(self, sources: list[Ints]) -> Iterator[Batch]:
@@ -162,39 +155,6 @@ class Generator:
                 pad=self.frame.pad,
             )
             yield list(zip(places, found, strict=True))
-
-    def _checked(self, prefix: Sequence[int]) -> Sequence[int]:
-        """A forced beginning, if this search can write one and there is room for it."""
-        if prefix and self.options.search == "s2s-ft":
-            raise UsageError("--search s2s-ft knows no forced beginnings", "--search beam")
-        if len(prefix) >= self.rules.max_length:
-            raise DataError(
-                f"a forced beginning of {len(prefix)} tokens leaves no room below max_length {self.rules.max_length}"
-            )
-        return prefix
-
-    def _rules(self, roles: Roles) -> Rules:
-        options = self.options
-        forbid = [self._token("forbid", token) for token in options.forbid]
-        if roles.separator in forbid:
-            raise UsageError("the token that ends an output cannot be forbidden")
-        if options.search != "s2s-ft":
-            forbid += [roles.pad, roles.start, roles.mask]
-        return Rules(
-            end=roles.separator,
-            max_length=self.frame.max_target,
-            min_length=options.min_length,
-            no_repeat_ngram=options.no_repeat_ngram,
-            no_repeat_ignore=tuple(self._token("no_repeat_ignore", token) for token in options.no_repeat_ignore),
-            forbid=tuple(dict.fromkeys(forbid)),
-            repetition_penalty=options.repetition_penalty,
-        )
-
-    def _token(self, option: str, token: str) -> int:
-        found = self.tokenizer.token_id(token)
-        if found is None:
-            raise UsageError(f"{option}: the vocabulary has no token '{token}'")
-        return found
 
 
 def reading_of(card: ModelCard) -> Reading:

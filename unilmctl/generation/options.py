@@ -48,6 +48,8 @@ MEANT_FOR = {
     "beam_groups": ("beam",),
     "diversity": ("beam",),
     "repetition_penalty": ("beam", "greedy", "sample"),
+    "forbid_phrase": ("beam", "greedy", "sample"),
+    "must": ("beam",),
     "drafts": ("greedy",),
     "temperature": ("sample",),
     "top_k": ("sample",),
@@ -57,7 +59,7 @@ MEANT_FOR = {
 }
 """The searches that an option is for, if it is not for all of them."""
 
-BINDING = {"repetition_penalty": 1.0}
+BINDING = {"repetition_penalty": 1.0, "forbid_phrase": (), "must": ()}
 """Options, with their neutral values, that change what every search writes: one that does not know them is refused.
 The others of `MEANT_FOR` are settings of their searches, which a recipe may hold beside those of another."""
 
@@ -67,7 +69,8 @@ class GenerateOptions:
     """Options of decoding, by their names on the command line.
 
     `max_length` counts the final separator, `min_length` does not; None: the model card's `max_target`, or 48.
-    `no_repeat_ignore` and `forbid` are vocabulary entries. `drafts`: most tokens of an output that are guessed and
+    `no_repeat_ignore` and `forbid` are vocabulary entries; `forbid_phrase` and `must` are texts that no output and
+    every output holds. `drafts`: most tokens of an output that are guessed and
     then verified in one pass. The filters `top_k`, `top_p`, `min_p`, `typical_p`: None for no limit. `batch_tokens`
     bounds what is decoded at a time: sentences x (longest source + beams x longest output). `workers`: processes that
     share the work; None for what suits it.
@@ -86,6 +89,8 @@ class GenerateOptions:
     no_repeat_ignore: tuple[str, ...] = field(default=())
     repetition_penalty: float = 1.0
     forbid: tuple[str, ...] = field(default=())
+    forbid_phrase: tuple[str, ...] = field(default=())
+    must: tuple[str, ...] = field(default=())
     drafts: int = 0
     temperature: float = 1.0
     top_k: int | None = None
@@ -146,6 +151,8 @@ class GenerateOptions:
             raise UsageError(f"{groups} groups without diversity would all write the same", "--diversity 0.5")
         if groups == 1 and self.diversity > 0:
             raise UsageError("diversity is between groups, and there is one", "--beam-groups 2 or more")
+        if groups > 1 and self.must:
+            raise UsageError("groups of a beam know no phrases that must appear", "--beam-groups 1")
 
     def refuse_strangers(self, given: Iterable[str]) -> None:
         """UsageError for the first of these options, given for this very run, that the search has no use for."""

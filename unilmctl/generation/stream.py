@@ -63,7 +63,7 @@ def generate_stream(
     waiting = _Waiting(desk)
     keys = count(shard.index, shard.count)
     beginning = [] if prefix is None else generator.tokenizer.encode(prefix)
-    mine = _until_failure(_possible(shard.mine(records), generator, forgiving=forgiving), failure)
+    mine = _until_failure(_possible(shard.mine(records), generator, beginning, forgiving=forgiving), failure)
     for window, paused in _windows(mine, desk.window):
         numbered = [(next(keys), item) for item in window]
         waiting.admit(numbered, list(_work(numbered, generator, tally, beginning)))
@@ -147,22 +147,30 @@ def _until_failure(records: Iterable[Item | None], failure: list[DataError]) -> 
         failure.append(error)
 
 
-def _possible(records: Iterable[Item | None], generator: Generator, *, forgiving: bool) -> Iterator[Item | None]:
-    """The records whose wishes leave the model room to write; DataError, or a bad line, for one that does not."""
-    room = generator.frame.max_target
+def _possible(
+    records: Iterable[Item | None], generator: Generator, beginning: list[int], *, forgiving: bool
+) -> Iterator[Item | None]:
+    """The records whose wishes can be met; DataError, or a bad line, for one whose cannot."""
     for item in records:
         record = item.replacement if isinstance(item, BadLine) else item
-        if record is None or not record.prefix:
+        if record is None or not (record.prefix or record.phrases):
             yield item
             continue
-        length = len(text_ids(generator.tokenizer, [record.prefix])[0])
-        if length < room:
+        try:
+            generator.wishes.task(_task(0, record, generator.tokenizer, beginning))
+        except DataError as error:
+            message = f"{record.where}: {error.message}"
+            if not forgiving:
+                raise DataError(message, error.hint) from error
+            yield BadLine(record.where, message, None)
+        else:
             yield item
-            continue
-        message = f"{record.where}: 'prefix' has {length} tokens and leaves no room below max_length {room}"
-        if not forgiving:
-            raise DataError(message)
-        yield BadLine(record.where, message, None)
+
+
+def _task(key: int, record: Record, tokenizer: Tokenizer, beginning: list[int]) -> Task:
+    """What a record wishes for; `beginning`: how its output begins if it does not say it."""
+    prefix = beginning if record.prefix is None else text_ids(tokenizer, [record.prefix])[0]
+    return Task(key, prefix, text_ids(tokenizer, list(record.phrases)))
 
 
 def _work(numbered: list[tuple[int, Item]], generator: Generator, tally: Tally, beginning: list[int]) -> Iterator[Work]:
@@ -174,6 +182,5 @@ def _work(numbered: list[tuple[int, Item]], generator: Generator, tally: Tally, 
     sources = text_ids(tokenizer, [record.source for _, record in some])
     for (key, record), source in zip(some, sources, strict=True):
         if source or not isinstance(record.source, str):
-            prefix = beginning if record.prefix is None else text_ids(tokenizer, [record.prefix])[0]
             tally.cut += len(source) > generator.longest_source
-            yield Work(Task(key, prefix, text_ids(tokenizer, list(record.phrases))), source)
+            yield Work(_task(key, record, tokenizer, beginning), source)

@@ -1,10 +1,9 @@
 """Sources that wait to be decoded, and who decodes them: here this process alone, in `workers` several."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import NamedTuple, Protocol
 
-from unilmctl.errors import UsageError
 from unilmctl.generation.generator import Generator
 from unilmctl.search import Hypothesis, Task
 
@@ -68,18 +67,13 @@ def decoder_of(generator: Generator) -> Decode:
 
     def decode(work: list[Work]) -> Iterator[Found]:
         tasks = [one.task for one in work]
-        if any(task.phrases for task in tasks):
-            raise UsageError(f"{generator.options.search} search knows no phrases that must appear")
         batches = generator.batches(
             [one.source for one in work],
             keys=[task.key for task in tasks],
-            prefixes=_unless_empty([task.prefix for task in tasks]),
+            prefixes=[task.prefix for task in tasks],
+            phrases=[task.phrases for task in tasks],
         )
         for batch in batches:
             yield [(tasks[place].key, hypotheses) for place, hypotheses in batch]
 
     return decode
-
-
-def _unless_empty(prefixes: list[Sequence[int]]) -> list[Sequence[int]] | None:
-    return prefixes if any(prefixes) else None

@@ -40,6 +40,8 @@ class Generate(Section):
         default=1.0, gt=0, le=100, description="Scores of written tokens are divided by this if positive; 1: none."
     )
     forbid: list[Text] = Field(default=[], description="Tokens that are never written.")
+    forbid_phrase: list[Text] = Field(default=[], description="Texts that no output holds.")
+    must: list[Text] = Field(default=[], description="Texts that every output holds.")
     drafts: Whole = Field(
         default=0, ge=0, le=100, description="Greedy: most tokens that are guessed and verified in one pass; 0: none."
     )

@@ -135,6 +135,12 @@ def _decoding(recipe: Recipe) -> Iterator[Broken]:
         yield from _groups(generate.beam, generate.beam_groups, generate.diversity)
     if generate.search == "s2s-ft" and generate.repetition_penalty != 1:
         yield Broken("generate.repetition_penalty generate.search", "s2s-ft search knows no repetition penalty")
+    if generate.search == "s2s-ft" and generate.forbid_phrase:
+        yield Broken("generate.forbid_phrase generate.search", "s2s-ft search knows no forbidden phrases")
+    if generate.must and (generate.search != "beam" or generate.beam_groups > 1):
+        who = "groups of a beam know" if generate.search == "beam" else f"{generate.search} search knows"
+        text = f"{who} no phrases that must appear"
+        yield Broken("generate.must generate.search generate.beam_groups", text)
 
 
 def _groups(beam: int, groups: int, diversity: float) -> Iterator[Broken]:

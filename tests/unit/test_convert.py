@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import WORDS, on_disk, same, tiny, write_config, write_vocabulary
 
+from unilmctl.cli import run as command_line
 from unilmctl.commands import convert as command
 from unilmctl.errors import ModelError, UsageError, UserError
 from unilmctl.files import verify_manifest
@@ -347,3 +348,74 @@ def test_an_objective_that_cannot_generate_is_refused(source: Path, tmp_path: Pa
     with pytest.raises(UsageError, match="--objective bidirectional: cannot generate") as caught:
         command.run(source=str(source), destination=tmp_path / "out", objective="bidirectional")
     assert caught.value.hint == "choose one of pseudo, masked, causal"
+
+
+def shifted(folder: Path, by: float, **changes: Any) -> Path:
+    """A tiny BERT all of whose weights are larger by so much."""
+    encoder = tiny(pair_head=True, **changes)
+    for tensor in encoder.state_dict().values():
+        tensor.add_(by)
+    return hugging_face(folder, encoder)
+
+
+def test_the_mean_of_several_checkpoints(source: Path, tmp_path: Path) -> None:
+    others = [str(shifted(tmp_path / name, by)) for name, by in (("one", 0.5), ("two", 1.0))]
+    report, encoder = converted(source, tmp_path / "out", average=tuple(others))
+    plain = tiny(pair_head=True).state_dict()
+    for name, tensor in encoder.state_dict().items():
+        assert torch.allclose(tensor, plain[name] + 0.5, atol=1e-6), name
+    assert report.notes == [f"the weights are the mean with {others[0]}, {others[1]}"]
+
+
+def test_the_mean_with_itself_is_itself(source: Path, tmp_path: Path) -> None:
+    _, encoder = converted(source, tmp_path / "out", average=(str(source),))
+    assert same(encoder, tiny(pair_head=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positions": 12}, "OTHER: 'embeddings.position.weight' is [12, 8], in FIRST it is [10, 8]"),
+        ({"layers": 1}, "OTHER: has no 'layers.1.attention.qkv.weight', as FIRST has"),
+        ({"activation": "relu"}, "OTHER: activation is 'relu', in FIRST it is 'gelu'"),
+        ({"heads": 4}, "OTHER: heads is 4, in FIRST it is 2"),
+    ],
+)
+def test_only_checkpoints_of_one_shape_have_a_mean(
+    source: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    other = shifted(tmp_path / "other", 0.5, **changes)
+    with pytest.raises(ModelError) as caught:
+        convert(str(source), tmp_path / "out", ConvertOptions(average=(str(other),)))
+    assert caught.value.message.replace(str(other), "OTHER").replace(str(source), "FIRST") == message
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_checkpoints_that_are_used_alike_have_a_mean(source: Path, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    converted(source, first)
+    converted(source, second, objective="causal")
+    with pytest.raises(ModelError, match="second: objective is 'causal', in .*first it is 'pseudo'"):
+        convert(str(first), third, ConvertOptions(average=(str(second),)))
+    words = source / "vocab.txt"
+    words.write_text(words.read_text().replace("a\n", "z\n", 1))
+    with pytest.raises(ModelError, match="source: its vocabulary is not that of .*first"):
+        convert(str(first), third, ConvertOptions(average=(str(source),)))
+
+
+def test_a_checkpoint_without_a_head_has_no_mean_with_one_that_has_it(source: Path, tmp_path: Path) -> None:
+    other = shifted(tmp_path / "other", 0.5)
+    tensors = {
+        name: tensor for name, tensor in load_file(other / "model.safetensors").items() if "cls.pred" not in name
+    }
+    save_file(tensors, other / "model.safetensors")
+    with pytest.raises(ModelError, match="'head.bias' is in one of .*source and .*other only"):
+        convert(str(source), tmp_path / "out", ConvertOptions(average=(str(other),)))
+
+
+def test_the_command_line_takes_several_to_average(source: Path, tmp_path: Path) -> None:
+    others = [str(shifted(tmp_path / name, by)) for name, by in (("one", 0.5), ("two", 1.0))]
+    words = ["convert", str(source), str(tmp_path / "out")]
+    assert command_line([*words, "--average", others[0], "--average", others[1]]) == 0
+    bias = load_model(tmp_path / "out").encoder.head.bias
+    assert torch.allclose(bias, tiny().head.bias + 0.5)

@@ -59,6 +59,10 @@ KeepVocabulary = Annotated[
 SourceSegment = Annotated[int | None, Option("--source-segment", min=0, metavar="N", help="Segment id of sources.")]
 TargetSegment = Annotated[int | None, Option("--target-segment", min=0, metavar="N", help="Segment id of targets.")]
 
+Average = Annotated[
+    Texts, Option("--average", metavar="CHECKPOINT", help="The weights become the mean with these. Repeatable.")
+]
+
 # The search
 Search = Annotated[Kind | None, Option("--search", help="Kind of search. [beam]")]
 Beam = Annotated[int | None, Option("--beam", min=1, metavar="N", help="Hypotheses that are kept. [5]")]

@@ -69,6 +69,7 @@ def convert(
     objective: o.ObjectiveName = None,
     source_segment: o.SourceSegment = None,
     target_segment: o.TargetSegment = None,
+    average: o.Average = None,
     as_json: o.Json = False,
 ) -> None:
     """A checkpoint into a model folder. Reports what was loaded, resized, missing and left over."""
@@ -86,6 +87,7 @@ def convert(
         objective=objective,
         source_segment=source_segment,
         target_segment=target_segment,
+        average=average or [],
         as_json=as_json,
     )
 

@@ -1,6 +1,7 @@
 """unilmctl convert: a checkpoint in any supported form to a model folder, with a report of every tensor."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
     objective: str | None = None,
     source_segment: int | None = None,
     target_segment: int | None = None,
+    average: Sequence[str] = (),
     as_json: bool = False,
 ) -> ConvertReport:
     """Convert `source`, show the report (a table, or one JSON object) and return it.
@@ -47,6 +49,7 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
         objective=objective,
         source_segment=source_segment,
         target_segment=target_segment,
+        average=tuple(average),
     )
     report = convert_checkpoint(source, destination, options)
     if as_json:

@@ -7,6 +7,7 @@ sources        where the files of a checkpoint lie
 configuration  config.json
 card           unilmctl.json
 assembling     an encoder of it all, every tensor accounted for
+averaging      the mean of several
 adapting       more or fewer positions, segments, words
 cutting        a tokenizer with fewer words
 folder         model folders: load_model, save_model

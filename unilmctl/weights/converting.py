@@ -13,7 +13,8 @@ from unilmctl.files import beside_of, publish_folder, verify_manifest, write_err
 from unilmctl.model import Encoder, ModelConfig
 from unilmctl.tokens import Tokenizer
 from unilmctl.weights.adapting import Resized, rebuilt, with_positions, with_segments, with_vocabulary
-from unilmctl.weights.assembling import HeadState, Missing, assemble
+from unilmctl.weights.assembling import Assembly, HeadState, Missing, assemble
+from unilmctl.weights.averaging import average
 from unilmctl.weights.card import CARD, ModelCard, read_card
 from unilmctl.weights.cutting import cut
 from unilmctl.weights.dialects import Leftover
@@ -27,7 +28,7 @@ class ConvertOptions:
     """What the converted model shall have other than its source; None leaves as it is.
 
     `config`, `tokenizer`, `architecture` say what cannot be found beside the weights. `keep_vocabulary` is a file with
-    a token a line.
+    a token a line. The weights become the mean of the source's and those of `average`, checkpoints of the same shape.
     """
 
     config: Path | None = None
@@ -39,6 +40,7 @@ class ConvertOptions:
     objective: str | None = None
     source_segment: int | None = None
     target_segment: int | None = None
+    average: tuple[str, ...] = ()
 
 
 @dataclass
@@ -76,6 +78,9 @@ def convert(source: str, destination: Path, options: ConvertOptions | None = Non
     encoder, notes = assembly.encoder, list(assembly.notes)
     tokenizer = _tokenizer(found, options)
     card = _known_card(found) or default_card(raw, assembly)
+    if options.average:
+        average(assembly, (_alike(other, card, tokenizer, source) for other in options.average), source)
+        notes.append(f"the weights are the mean with {', '.join(options.average)}")
     encoder, tokenizer, resized = _resized(encoder, tokenizer, options, notes)
     card = _adjusted(card, encoder.config, options, keep_segments="source_type_id" in raw)
     check_segments(card, encoder.config, source)
@@ -114,6 +119,21 @@ def _refuse_broken_numbers(encoder: Encoder, weights: Path) -> None:
 def _known_card(found: Source) -> ModelCard | None:
     card = read_card(found.folder)
     return None if card is None else replace(card, version=__version__)
+
+
+def _alike(source: str, card: ModelCard, tokenizer: Tokenizer, first: str) -> tuple[str, Assembly]:
+    """A checkpoint that is used and numbers its tokens as the first one, by its name; ModelError if it does not."""
+    found = locate(source)
+    other = _known_card(found)
+    for key in ("objective", "source_segment", "target_segment", "separator_in"):
+        mine, theirs = getattr(card, key), getattr(other or card, key)
+        if mine != theirs:
+            raise ModelError(f"{source}: {key} is {theirs!r}, in {first} it is {mine!r}", "their mean would be neither")
+    if found.tokenizer is not None and Tokenizer.load(found.tokenizer).fingerprint() != tokenizer.fingerprint():
+        raise ModelError(f"{source}: its vocabulary is not that of {first}", "their mean would be neither")
+    assembly = assemble(read_tensors(found.weights), read_json(found.config), str(found.weights))
+    _refuse_broken_numbers(assembly.encoder, found.weights)
+    return source, assembly
 
 
 def _tokenizer(found: Source, options: ConvertOptions) -> Tokenizer:

@@ -32,6 +32,10 @@ Json = Annotated[bool, Option("--json", help="JSON instead of text.")]
 ModelFolder = Annotated[
     Path | None, Option("--model", metavar="FOLDER", help="Model folder, or run folder (its best model). [runs/latest]")
 ]
+Models = Annotated[
+    list[Path] | None,
+    Option("--model", metavar="FOLDER", help="Model or run folder; several write together. [runs/latest]"),
+]
 ObjectiveName = Annotated[Objective | None, Option("--objective", help="How the model predicts. [the model's own]")]
 Prefix = Annotated[str | None, Option("--prefix", metavar="TEXT", help="Every output begins with this.")]
 FromRecipe = Annotated[str | None, Option("--recipe", metavar="RECIPE", help="Takes its generate section.")]

@@ -104,7 +104,7 @@ def finetune(recipe: o.RecipeName, *, settings: o.Settings = None, fresh: o.Fres
 def generate(
     source: o.Input = "-",
     *,
-    model: o.ModelFolder = None,
+    model: o.Models = None,
     output: o.Output = None,
     as_json: o.Json = False,
     input_format: o.InputFormat = "auto",
@@ -139,7 +139,8 @@ def generate(
     )  # fmt: skip
     command.run(
         source=source,
-        model=model,
+        model=model[0] if model else None,
+        others=(model or [])[1:],
         output=output,
         as_json=as_json,
         input_format=input_format,

@@ -35,7 +35,7 @@ from unilmctl.generation import (
     generate_stream,
     merged,
     open_lines,
-    open_model,
+    open_models,
     open_part,
     read_records,
     shard_of,
@@ -51,6 +51,7 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
     *,
     source: str = "-",
     model: Path | None = None,
+    others: Sequence[Path] = (),
     output: Path | None = None,
     as_json: bool = False,
     input_format: str = "auto",
@@ -64,23 +65,26 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
 ) -> Tally:
     """Answers every line of `source` ("-": standard input) on `output` (None: standard output); returns the counts.
 
-    `model` is a model folder or a run folder; None: the recipe's run, or the last run. `options` are those of
+    `model` is a model folder or a run folder; None: the recipe's run, or the last run. `others` write together with
+    it; its card has the decoding defaults, and `objective` holds for all. `options` are those of
     `GenerateOptions` that were given. With `nbest` n, text output has n lines for every line of input. `shard` i/n, or
     torchrun: only records i, i+n, i+2n, ... are answered; `output` is then written by the last shard to finish.
     """
     part = shard_of(shard, source, output, os.environ)
     section, run_folder = _from_recipe(recipe, settings)
-    folder = _model_folder(model, run_folder)
-    opened = open_model(folder, objective=objective)
-    if not opened.card.head_trained:
-        console.warn(f"{folder}: the language-model head was never trained; what follows is noise")
-    settled = merged_options(opened.card.generate, section, options or {})
-    generator = Generator(*opened.packed(settled.dtype), settled)
+    folders = [_model_folder(model, run_folder), *map(model_folder, others)]
+    models = open_models(folders, objective=objective)
+    for folder, one in zip(folders, models, strict=True):
+        if not one.card.head_trained:
+            console.warn(f"{folder}: the language-model head was never trained; what follows is noise")
+    settled = merged_options(models[0].card.generate, section, options or {})
+    generator = _generator(models, settled)
     tally = Tally()
-    lines = partial(_lines, opened=opened, nbest=settled.nbest, as_json=as_json)
-    digest = Digest(__version__, _identity(folder), *_facts(settled), objective, prefix, as_json, on_bad_line)
+    lines = partial(_lines, opened=models[0], nbest=settled.nbest, as_json=as_json)
+    identities = [_identity(folder) for folder in folders]
+    digest = Digest(__version__, identities, *_facts(settled), objective, prefix, as_json, on_bad_line)
     records = digest.watched(read_records(source, format=input_format, on_bad_line=on_bad_line))
-    staff = _staff(generator, partial(opened_decoder, folder, objective, settled))
+    staff = _staff(generator, partial(opened_decoder, folders, objective, settled))
     with staff, _opened_output(output, part, digest) as write, console.progress("generate") as advance:
         for answers in generate_stream(
             generator, records, tally, desk=staff, prefix=prefix, shard=part, forgiving=on_bad_line != "fail"
@@ -94,10 +98,9 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
     return tally
 
 
-def opened_decoder(folder: Path, objective: str | None, options: GenerateOptions) -> Decode:
-    """What decodes in a process that has not loaded the model."""
-    opened = open_model(folder, objective=objective)
-    return decoder_of(Generator(*opened.packed(options.dtype), options))
+def opened_decoder(folders: Sequence[Path], objective: str | None, options: GenerateOptions) -> Decode:
+    """What decodes in a process that has not loaded the models."""
+    return decoder_of(_generator(open_models(folders, objective=objective), options))
 
 
 def merged_options(card: Mapping[str, Any], section: Mapping[str, Any], given: Mapping[str, Any]) -> GenerateOptions:
@@ -140,6 +143,11 @@ def _lines(answer: Answer, opened: Opened, nbest: int, *, as_json: bool) -> list
         return [json.dumps(to_json(answer, opened.tokenizer), ensure_ascii=False)]
     texts = [opened.tokenizer.decode(hypothesis.ids).replace("\n", " ") for hypothesis in answer.hypotheses]
     return texts + [""] * (nbest - len(texts))
+
+
+def _generator(models: Sequence[Opened], options: GenerateOptions) -> Generator:
+    first, *others = [model.packed(options.dtype) for model in models]
+    return Generator(*first, options, others)
 
 
 def _staff(generator: Generator, opener: Callable[[], Decode]) -> Staff:

@@ -8,7 +8,7 @@ as they arrive, `stream` answers them in order. `work` is what waits to be decod
 
 from unilmctl.generation.generator import Generator
 from unilmctl.generation.lines import Item, open_lines, read_records
-from unilmctl.generation.model import Opened, open_model
+from unilmctl.generation.model import Opened, open_model, open_models
 from unilmctl.generation.options import GenerateOptions
 from unilmctl.generation.scoring import Scored, Scorer
 from unilmctl.generation.sharding import Digest, Shard, merged, open_part, shard_of
@@ -40,6 +40,7 @@ __all__ = [
     "generate_stream",
     "open_lines",
     "open_model",
+    "open_models",
     "read_records",
     "text_ids",
     "usable",

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unilmctl.decoding import Decoder, Drafting, Reading, cache_format, settle
+from unilmctl.decoding import Decoder, Drafting, Ensemble, Reader, Reading, cache_format, settle
 from unilmctl.errors import ModelError, UsageError
 from unilmctl.generation.budget import Intake, budgeted
+from unilmctl.generation.model import Opened
 from unilmctl.generation.options import MAX_LENGTH, GenerateOptions
 from unilmctl.generation.strategy import scoring_of, strategy_of
 from unilmctl.generation.wishes import Wishes
@@ -41,32 +42,42 @@ Batch = list[tuple[int, list[Hypothesis]]]
 
 
 class Generator:
-    """A model with its options, ready to decode.
+    """A model, or several together, with options, ready to decode.
 
     The encoder is put into evaluation mode; its weights should have the options' number format (`Opened.packed`).
-    Outside `s2s-ft` the padding, start and mask tokens are never written: no model is trained to.
+    Outside `s2s-ft` the padding, start and mask tokens are never written: no model is trained to. `longest_source`:
+    most source tokens, special ones not counted, that are read; longer sources are cut.
     """
 
-    def __init__(self, encoder: Encoder, card: ModelCard, tokenizer: Tokenizer, options: GenerateOptions) -> None:
-        """UsageError for options that do not fit the model, ModelError for a model that cannot write."""
+    def __init__(
+        self,
+        encoder: Encoder,
+        card: ModelCard,
+        tokenizer: Tokenizer,
+        options: GenerateOptions,
+        others: Sequence[Opened] = (),
+    ) -> None:
+        """`others` write together with the model, whose vocabulary they have: probabilities are averaged.
+
+        UsageError for options that do not fit the model, ModelError for a model that cannot write.
+        """
         self.options = options
         self.tokenizer = tokenizer
         self.scoring = scoring_of(options)
-        self.frame = frame_of(encoder, card, tokenizer.roles, options.max_length)
-        self.wishes = Wishes(options, tokenizer, self.frame.max_target)
+        models = [Opened(encoder, card, tokenizer), *others]
+        longest = min(_frame(model, options.max_length).max_target for model in models)
+        decoders = [_decoder(model, longest, options.dtype) for model in models]
+        self.decoder: Reader[Any] = Ensemble(tuple(decoders)) if others else decoders[0]
+        self.frame = decoders[0].frame
+        self.longest_source = min(map(longest_source, decoders))
+        self.wishes = Wishes(options, tokenizer, longest)
         self.rules = self.wishes.rules
         if options.beam > encoder.config.vocabulary and options.search == "s2s-ft":
             raise UsageError(f"a beam of {options.beam} is larger than the vocabulary ({encoder.config.vocabulary})")
-        memory = cache_format(settle(options.dtype, encoder.config.hidden))
-        self.decoder = Decoder(encoder.eval(), self.frame, reading_of(card), memory)
         drafts = options.drafts if options.search == "greedy" else 0
-        self.drafting = Drafting(self.decoder, drafts) if drafts else None
-
-    @property
-    def longest_source(self) -> int:
-        """Most source tokens, special ones not counted, that are read; longer sources are cut."""
-        lone = self.decoder.reading == "next" and self.frame.separator_in == "target"
-        return self.frame.max_source - (1 if lone else 2)
+        if drafts and others:
+            raise UsageError(f"drafts are verified by one model, not by {len(models)} together", "--drafts 0")
+        self.drafting = Drafting(decoders[0], drafts) if drafts else None
 
     def generate(
         self,
@@ -168,6 +179,12 @@ def reading_of(card: ModelCard) -> Reading:
     return cast(Reading, found)
 
 
+def longest_source(decoder: Decoder) -> int:
+    """Most source tokens, special ones not counted, that a decoder reads; longer sources are cut."""
+    lone = decoder.reading == "next" and decoder.frame.separator_in == "target"
+    return decoder.frame.max_source - (1 if lone else 2)
+
+
 def frame_of(encoder: Encoder, card: ModelCard, roles: Roles, max_length: int | None) -> Frame:
     """Special tokens and limits: targets up to `max_length` (or the card's), sources up to the positions that are left.
 
@@ -190,3 +207,12 @@ def frame_of(encoder: Encoder, card: ModelCard, roles: Roles, max_length: int | 
         separator_in=card.separator_in,
         truncate=card.truncate,
     )
+
+
+def _frame(model: Opened, max_length: int | None) -> Frame:
+    return frame_of(model.encoder, model.card, model.tokenizer.roles, max_length)
+
+
+def _decoder(model: Opened, longest: int, dtype: str) -> Decoder:
+    memory = cache_format(settle(dtype, model.encoder.config.hidden))
+    return Decoder(model.encoder.eval(), _frame(model, longest), reading_of(model.card), memory)

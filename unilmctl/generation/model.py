@@ -1,5 +1,6 @@
-"""A model folder, opened for writing text or scoring it."""
+"""Model folders, opened for writing text or scoring it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -39,3 +40,24 @@ def open_model(folder: Path, *, objective: str | None = None) -> Opened:
             "the two do not belong together",
         )
     return Opened(encoder, card if objective is None else replace(card, objective=objective), tokenizer)
+
+
+def open_models(folders: Sequence[Path], *, objective: str | None = None) -> list[Opened]:
+    """Models that write together; ModelError as in `open_model`, and for one with another vocabulary than the first."""
+    models = [open_model(folder, objective=objective) for folder in folders]
+    first = models[0].tokenizer
+    for folder, model in zip(folders, models, strict=True):
+        if model.tokenizer.fingerprint() != first.fingerprint():
+            what = _difference(first, model.tokenizer)
+            hint = "models that write together need one vocabulary"
+            raise ModelError(f"{folder}: its vocabulary is not that of {folders[0]}: {what}", hint)
+    return models
+
+
+def _difference(first: Tokenizer, other: Tokenizer) -> str:
+    """What tells two tokenizers from each other."""
+    if first.size != other.size:
+        return f"{other.size} tokens and {first.size}"
+    ids = range(first.size)
+    found = next((pair for pair in zip(other.tokens(ids), first.tokens(ids), strict=True) if pair[0] != pair[1]), None)
+    return "text is cut otherwise" if found is None else f"'{found[0]}' has the number of '{found[1]}'"

@@ -125,10 +125,10 @@ def test_two_workers_write_what_one_process_writes(unilmctl: Unilmctl, whole: st
 
 def test_workers_that_are_not_forked_open_the_model_themselves() -> None:
     options = GenerateOptions(beam=2, max_length=3)
-    here = opened_decoder(RELEASED, None, options)
+    here = opened_decoder([RELEASED], None, options)
     work = [Work(Task(key), [5 + key % 3]) for key in range(8)]
     expected = dict(one for found in here(work) for one in found)
-    with Staff(here, partial(opened_decoder, RELEASED, None, options), workers=2, fork=False) as staff:
+    with Staff(here, partial(opened_decoder, [RELEASED], None, options), workers=2, fork=False) as staff:
         staff.submit(work)
         found: dict[int, object] = {}
         while len(found) < len(work):

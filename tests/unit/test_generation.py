@@ -41,6 +41,7 @@ SEARCHES: list[dict[str, Any]] = [
     {"search": "beam", "length_normalization": "average", "beam": 2},
     {"search": "beam", "beam": 4, "nbest": 4, "beam_groups": 2, "diversity": 0.7},
     {"search": "sample", "min_p": 0.1, "typical_p": 0.9},
+    {"search": "contrastive", "top_k": 3, "length_penalty": 0.6},
 ]
 
 
@@ -141,6 +142,8 @@ def test_bfloat16_works_and_nearly_agrees(tmp_path: Path) -> None:
         ({"forbid": "a"}, "forbid cannot be 'a'"),
         ({"nbest": 6}, "a beam of 5 cannot give 6 outputs"),
         ({"search": "greedy", "nbest": 2}, "greedy search has one output, not 2"),
+        ({"search": "contrastive", "nbest": 2}, "contrastive search has one output, not 2"),
+        ({"alpha": 1.2}, "alpha is 1.2; it must be at least 0 and at most 1"),
         ({"min_length": 8, "max_length": 8}, "min_length 8 leaves no room below max_length 8"),
         ({"max_length": 0}, "max_length is 0; it must be at least 1"),
         ({"temperature": 0}, "temperature is 0.0; it must be above 0"),
@@ -180,6 +183,7 @@ def test_a_mistyped_option_is_told_its_name() -> None:
         ({"forbid": ("[SEP]",)}, UsageError, "the token that ends an output cannot be forbidden"),
         ({"max_length": 47}, UsageError, "max_length 47 leaves no room for a source: the model has 48 positions"),
         ({"search": "s2s-ft", "beam": 999}, UsageError, "a beam of 999 is larger than the vocabulary (27)"),
+        ({"search": "contrastive", "top_k": 99}, UsageError, "top_k 99 is larger than the vocabulary (27)"),
         ({"objective": "permuted"}, ModelError, "a model trained with 'permuted' is not known to write"),
     ],
 )

@@ -16,6 +16,9 @@ from tiny_writer import sentences, tiny_generator
         ({"search": "greedy"}, {"repetition_penalty": 1.5}),
         ({"search": "sample"}, {"min_p": 0.5}),
         ({"search": "sample"}, {"typical_p": 0.2}),
+        ({"search": "contrastive"}, {"alpha": 0.1}),
+        ({"search": "contrastive"}, {"top_k": 8}),
+        ({"search": "contrastive"}, {"repetition_penalty": 3.0}),
     ],
     ids=str,
 )

@@ -13,7 +13,7 @@ Format = Literal["auto", "text", "jsonl", "tsv", "csv"]
 BadLine = Literal["fail", "skip", "replace"]
 Objective = Literal["pseudo", "masked", "causal"]
 Number = Literal["auto", "float32", "bfloat16", "int8"]
-Kind = Literal["beam", "greedy", "sample", "s2s-ft"]
+Kind = Literal["beam", "greedy", "sample", "contrastive", "s2s-ft"]
 Divisor = Literal["penalty", "average", "none"]
 Texts = list[str] | None
 
@@ -100,7 +100,13 @@ Drafts = Annotated[
     Option("--drafts", min=0, metavar="N", help="Greedy: tokens guessed ahead; same text, lone lines sooner. [0]"),
 ]
 Temperature = Annotated[float | None, Option("--temperature", metavar="T", help="Sampling: divides logits. [1]")]
-TopK = Annotated[int | None, Option("--top-k", min=1, metavar="K", help="Sampling: only the K likeliest. [all]")]
+TopK = Annotated[
+    int | None,
+    Option("--top-k", min=1, metavar="K", help="Sampling: only the K likeliest. [all] Contrastive: of K. [4]"),
+]
+Alpha = Annotated[
+    float | None, Option("--alpha", min=0, max=1, metavar="A", help="Contrastive: weight of being new. [0.6]")
+]
 TopP = Annotated[
     float | None, Option("--top-p", min=0, max=1, metavar="P", help="Sampling: only the likeliest of mass P. [all]")
 ]

@@ -122,7 +122,7 @@ def generate(
     repetition_penalty: o.RepetitionPenalty = None, forbid: o.Forbid = None,
     forbid_phrase: o.ForbidPhrase = None, must: o.Must = None,
     drafts: o.Drafts = None, temperature: o.Temperature = None, top_k: o.TopK = None, top_p: o.TopP = None,
-    min_p: o.MinP = None, typical_p: o.TypicalP = None, seed: o.Seed = None,
+    min_p: o.MinP = None, typical_p: o.TypicalP = None, alpha: o.Alpha = None, seed: o.Seed = None,
     dtype: o.Dtype = None, batch_tokens: o.BatchTokens = None, workers: o.Workers = None,
 ) -> None:  # fmt: skip
     """One line out for every line in, in order: text, or JSON with scores."""
@@ -134,7 +134,8 @@ def generate(
         min_length=min_length, max_length=max_length,
         no_repeat_ngram=no_repeat_ngram, no_repeat_ignore=no_repeat_ignore,
         repetition_penalty=repetition_penalty, forbid=forbid, forbid_phrase=forbid_phrase, must=must,
-        drafts=drafts, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p, seed=seed,
+        drafts=drafts, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p,
+        alpha=alpha, seed=seed,
         dtype=dtype, batch_tokens=batch_tokens, workers=workers,
     )  # fmt: skip
     command.run(

@@ -72,8 +72,10 @@ class Generator:
         self.longest_source = min(map(longest_source, decoders))
         self.wishes = Wishes(options, tokenizer, longest)
         self.rules = self.wishes.rules
-        if options.beam > encoder.config.vocabulary and options.search == "s2s-ft":
-            raise UsageError(f"a beam of {options.beam} is larger than the vocabulary ({encoder.config.vocabulary})")
+        self.width = encoder.config.hidden
+        if options.search in ("s2s-ft", "contrastive") and options.outputs > encoder.config.vocabulary:
+            what = f"a beam of {options.beam}" if options.search == "s2s-ft" else f"top_k {options.top_k}"
+            raise UsageError(f"{what} is larger than the vocabulary ({encoder.config.vocabulary})")
         drafts = options.drafts if options.search == "greedy" else 0
         if drafts and others:
             raise UsageError(f"drafts are verified by one model, not by {len(models)} together", "--drafts 0")
@@ -141,7 +143,8 @@ class Generator:
             return arrivals
 
         if self.drafting is None:
-            strategy = strategy_of(self.options, self.rules, self.scoring, phrases=any(one.phrases for one in tasks))
+            wanted = any(task.phrases for task in tasks)
+            strategy = strategy_of(self.options, self.rules, self.scoring, width=self.width, phrases=wanted)
             found = run(strategy, self.decoder.step, arriving(self.decoder.start))
         else:
             found = run(Follow(self.rules, self.scoring), self.drafting.step, arriving(self.drafting.start))

@@ -8,9 +8,10 @@ from typing import Any
 from unilmctl.decoding import FORMATS
 from unilmctl.errors import UsageError
 
-SEARCHES = ("beam", "greedy", "sample", "s2s-ft")
+SEARCHES = ("beam", "greedy", "sample", "contrastive", "s2s-ft")
 NORMALIZATIONS = ("penalty", "average", "none")
 MAX_LENGTH = 48
+CANDIDATES = 4
 WHOLE = (
     "beam",
     "nbest",
@@ -24,7 +25,16 @@ WHOLE = (
     "batch_tokens",
     "workers",
 )
-NUMBERS = ("length_penalty", "diversity", "repetition_penalty", "temperature", "top_p", "min_p", "typical_p")
+NUMBERS = (
+    "length_penalty",
+    "diversity",
+    "repetition_penalty",
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "alpha",
+)
 OPTIONAL = ("max_length", "top_k", "top_p", "min_p", "typical_p", "workers")
 """Options that may be None."""
 
@@ -47,12 +57,13 @@ SHARES = ("top_p", "min_p", "typical_p")
 MEANT_FOR = {
     "beam_groups": ("beam",),
     "diversity": ("beam",),
-    "repetition_penalty": ("beam", "greedy", "sample"),
-    "forbid_phrase": ("beam", "greedy", "sample"),
+    "repetition_penalty": ("beam", "greedy", "sample", "contrastive"),
+    "forbid_phrase": ("beam", "greedy", "sample", "contrastive"),
     "must": ("beam",),
     "drafts": ("greedy",),
     "temperature": ("sample",),
-    "top_k": ("sample",),
+    "top_k": ("sample", "contrastive"),
+    "alpha": ("contrastive",),
     "top_p": ("sample",),
     "min_p": ("sample",),
     "typical_p": ("sample",),
@@ -97,6 +108,7 @@ class GenerateOptions:
     top_p: float | None = None
     min_p: float | None = None
     typical_p: float | None = None
+    alpha: float = 0.6
     seed: int = 1
     dtype: str = "auto"
     batch_tokens: int = 16384
@@ -125,6 +137,8 @@ class GenerateOptions:
                 raise UsageError(f"{name} is {value}; it must be above 0 and at most 1")
         if not self.temperature > 0:
             raise UsageError(f"temperature is {self.temperature}; it must be above 0", "--search greedy for no chance")
+        if not 0 <= self.alpha <= 1:
+            raise UsageError(f"alpha is {self.alpha}; it must be at least 0 and at most 1")
         if not self.repetition_penalty > 0:
             raise UsageError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0", "1 is none")
 
@@ -137,8 +151,10 @@ class GenerateOptions:
 
     def _check_outputs(self) -> None:
         beam, groups = self.beam, self.beam_groups
-        if self.search == "greedy" and self.nbest > 1:
-            raise UsageError(f"greedy search has one output, not {self.nbest}", "--search beam or --search sample")
+        if self.search in ("greedy", "contrastive") and self.nbest > 1:
+            raise UsageError(
+                f"{self.search} search has one output, not {self.nbest}", "--search beam or --search sample"
+            )
         if self.search in ("beam", "s2s-ft") and self.nbest > beam:
             raise UsageError(f"a beam of {beam} cannot give {self.nbest} outputs", f"--beam {self.nbest}")
         if self.search != "beam":
@@ -178,7 +194,13 @@ class GenerateOptions:
     @property
     def outputs(self) -> int:
         """Rows that a sentence takes while it is decoded."""
-        return {"beam": self.beam, "s2s-ft": self.beam, "greedy": 1, "sample": self.nbest}[self.search]
+        rows = {"beam": self.beam, "s2s-ft": self.beam, "greedy": 1, "sample": self.nbest}
+        return self.candidates if self.search == "contrastive" else rows[self.search]
+
+    @property
+    def candidates(self) -> int:
+        """Continuations that contrastive search compares."""
+        return self.top_k or CANDIDATES
 
 
 def _typed(name: str, value: object, default: object) -> object:

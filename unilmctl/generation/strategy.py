@@ -3,7 +3,7 @@
 from typing import Any, Literal, cast
 
 from unilmctl.generation.options import GenerateOptions
-from unilmctl.search import Beam, Constrained, Follow, Rules, Sampling, Scoring, Strategy
+from unilmctl.search import Beam, Constrained, Contrastive, Follow, Rules, Sampling, Scoring, Strategy
 
 
 def scoring_of(options: GenerateOptions) -> Scoring:
@@ -12,9 +12,14 @@ def scoring_of(options: GenerateOptions) -> Scoring:
 
 
 def strategy_of(
-    options: GenerateOptions, rules: Rules, scoring: Scoring, *, phrases: bool = False
+    options: GenerateOptions, rules: Rules, scoring: Scoring, *, width: int, phrases: bool
 ) -> Strategy[Any, Any]:
-    """The way of choosing, for every search but s2s-ft; `phrases`: some outputs must hold some."""
+    """The way of choosing, for every search but s2s-ft.
+
+    `width` is that of the model's hidden states; `phrases`: some outputs must hold some.
+    """
+    if options.search == "contrastive":
+        return Contrastive(rules, options.candidates, options.alpha, width, scoring)
     if options.search == "sample":
         sampling = Sampling(
             options.seed, options.temperature, options.top_k, options.top_p, options.min_p, options.typical_p

@@ -11,7 +11,7 @@ from unilmctl.recipe.values import Language, Metric, Task, Text, Whole
 class Generate(Section):
     """Decoding: the same names as the options of `unilmctl generate`, with underscores."""
 
-    search: Literal["beam", "greedy", "sample", "s2s-ft"] = Field(
+    search: Literal["beam", "greedy", "sample", "contrastive", "s2s-ft"] = Field(
         default="beam", description="`s2s-ft`: the beam search of the s2s-ft toolkit, to its last rule."
     )
     beam: Whole = Field(default=5, ge=1, le=1024, description="Hypotheses that are kept at each step.")
@@ -47,7 +47,10 @@ class Generate(Section):
     )
     temperature: float = Field(default=1.0, gt=0, le=100, description="Sampling: logits are divided by this.")
     top_k: Whole | None = Field(
-        default=None, ge=1, le=1000000, description="Sampling: only the k likeliest tokens; null: all."
+        default=None,
+        ge=1,
+        le=1000000,
+        description="Sampling: only the k likeliest tokens; null: all. Contrastive: candidates; null: 4.",
     )
     top_p: float | None = Field(
         default=None,
@@ -66,6 +69,12 @@ class Generate(Section):
         gt=0,
         le=1,
         description="Sampling: only the most typical tokens that hold this much probability; null: all.",
+    )
+    alpha: float = Field(
+        default=0.6,
+        ge=0,
+        le=1,
+        description="Contrastive: how much likeness to earlier hidden states counts; 0: greedy.",
     )
     seed: Whole = Field(default=1, ge=0, le=2**32 - 1, description="Seed of the sampling.")
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(

@@ -129,8 +129,8 @@ def _decoding(recipe: Recipe) -> Iterator[Broken]:
             "generate.nbest generate.beam generate.search",
             f"{generate.nbest} hypotheses from a beam of {generate.beam}",
         )
-    if generate.search == "greedy" and generate.nbest > 1:
-        yield Broken("generate.nbest generate.search", "greedy search gives one hypothesis")
+    if generate.search in ("greedy", "contrastive") and generate.nbest > 1:
+        yield Broken("generate.nbest generate.search", f"{generate.search} search gives one hypothesis")
     if generate.search == "beam":
         yield from _groups(generate.beam, generate.beam_groups, generate.diversity)
     if generate.search == "s2s-ft" and generate.repetition_penalty != 1:

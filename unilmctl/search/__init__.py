@@ -3,13 +3,14 @@
 This room knows neither model nor tokenizer. A search is given the scores of the first token, a state, and a step
 function that takes the tokens just chosen and the state and returns the scores of the next ones. `run` is the loop, in
 which sentences come and go; `rules` says what may be written, `scoring` what a finished hypothesis is worth, and each
-of `beam`, `phrases` and `single` holds one strategy, a way of choosing. `reference` has a loop of its own.
+of `beam`, `phrases`, `contrastive` and `single` holds one strategy, a way of choosing. `reference` has its own loop.
 
 Scores are sums of the model's own log-probabilities: a banned token is not available, but its probability is not
 given to the others, so that a hypothesis scores the same whatever was banned.
 """
 
 from unilmctl.search.beam import Beam, beam_search
+from unilmctl.search.contrastive import Contrastive
 from unilmctl.search.phrases import Constrained, distinct, holds
 from unilmctl.search.reference import Trace, s2s_ft, s2s_ft_trace
 from unilmctl.search.rules import Prefix, Rules, repeated
@@ -26,6 +27,7 @@ __all__ = [
     "Beam",
     "Choice",
     "Constrained",
+    "Contrastive",
     "Follow",
     "Hypothesis",
     "Prefix",

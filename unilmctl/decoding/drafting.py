@@ -176,8 +176,8 @@ class Drafting:
         places = torch.where(slots.document == PADDING, last, places + self._gap).clamp(max=last)
         segments = torch.full_like(ids, frame.target_segment)
         encoder = self.decoder.encoder
-        hidden, _ = encoder.step(ids, written.sizes[:, None] + places, segments, slots, written.cache, kept=width)
-        hidden = hidden[:, width:] if self._masks else hidden
+        positions, wanted = written.sizes[:, None] + places, ids.shape[1] - width if self._masks else width
+        hidden, _ = encoder.step(ids, positions, segments, slots, written.cache, kept=width, asked=wanted)
         written.hidden = hidden[:, 0]
         return encoder.logits(hidden).float()
 

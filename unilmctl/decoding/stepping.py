@@ -172,10 +172,11 @@ class Decoder:
             self._slots(ids, state.counts.repeat_interleave(beams)),
             state.cache,
             kept=kept,
+            asked=1,
         )
         state.hidden = hidden[:, -1]
         if self.attention:
-            state.attention = _on_source(weights, state.sizes, beams, len(tokens))
+            state.attention = _on_source(weights, state.sizes, beams)
         return self._logits(state.hidden), state
 
     def _position(self, state: Written) -> Tensor:
@@ -213,10 +214,8 @@ def _groups(sources: list[Ints]) -> Iterator[list[Ints]]:
         yield group
 
 
-def _on_source(weights: Tensor, sizes: Tensor, beams: int, queries: int) -> Tensor:
-    """Weights [N, A, B * Q, L] of all heads give those of the last query on the source, on average: [R, S]."""
-    sentences, heads, _, columns = weights.shape
-    last = weights.view(sentences, heads, beams, queries, columns)[:, :, :, -1].mean(1)
+def _on_source(weights: Tensor, sizes: Tensor, beams: int) -> Tensor:
+    """Weights [N, A, B, C] of all heads give those on the source, on average: [R, S]."""
     width = int(sizes.max())
     real = torch.arange(width, device=sizes.device) < sizes[:, None, None]
-    return torch.where(real, last[..., :width], 0).flatten(0, 1).float()
+    return torch.where(real, weights.mean(1)[..., :width], 0).flatten(0, 1).float()

@@ -76,11 +76,12 @@ class Encoder(nn.Module):
         return hidden, fresh
 
     def step(
-        self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots, cache: Cache, *, kept: int
+        self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots, cache: Cache, *, kept: int, asked: int
     ) -> tuple[Tensor, Tensor]:
         """New tokens [R, Q] after those in the cache, of which the first `kept` a row stay there.
 
-        Returns hidden states [R, Q, D] and the last layer's attention weights [N, A, B * Q, C] over the columns.
+        Returns hidden states [R, q, D] of the last `asked` = q, and the last layer's attention weights [N, A, B * q, C]
+        over the columns.
         """
         hidden = self.embeddings(ids, positions, segments)
         places = cache.place(positions)
@@ -90,6 +91,8 @@ class Encoder(nn.Module):
         weights = mask
         for layer, table in zip(self.layers, cache.tables, strict=True):
             assert isinstance(layer, Layer)
+            if layer is self.layers[-1]:
+                mask = _last_queries(mask, ids.shape[1], asked)
             hidden, weights = layer.step(hidden, table, places.vectors, mask)
         cache.keep(places, kept)
         return hidden, weights
@@ -117,3 +120,9 @@ class Encoder(nn.Module):
         sentences, _, queries, _ = mask.shape
         bias: Tensor = relative(positions.view(sentences, queries), cache.positions[:sentences])
         return bias.to(mask.dtype)
+
+
+def _last_queries(mask: Tensor, queries: int, asked: int) -> Tensor:
+    """The mask [N, ., B * Q, C] of the last `asked` = q of each row's `queries` = Q: [N, ., B * q, C]."""
+    sentences, heads, rows, columns = mask.shape
+    return mask.view(sentences, heads, rows // queries, queries, columns)[:, :, :, -asked:].flatten(2, 3)

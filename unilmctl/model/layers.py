@@ -136,18 +136,21 @@ class Attention(nn.Module):
     def step(self, hidden: Tensor, table: Tensor, vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """New tokens [R, Q, D] are written into a cache's `table` at `vectors` (see `Places`) and read from it.
 
-        `mask` [N, 1 or A, B * Q, C] is added to the scores. Returns [R, Q, D] and the weights [N, A, B * Q, C].
+        `mask` [N, 1 or A, B * q, C] is added to the scores of the last q <= Q tokens of each row, the only ones that
+        go on. Returns [R, q, D] and the weights [N, A, B * q, C].
         """
         sentences, _, queries, _ = mask.shape
-        width = table.shape[4]
+        width, asked = table.shape[4], sentences * queries // len(hidden)
         fused = self.qkv(hidden).view(-1, 3, self.heads, width)  # [R * Q, 3, A, d]
         fresh = fused[:, 1:].to(table.dtype).reshape(-1, width)
         _words(table.view(-1, width)).index_copy_(0, vectors, _words(fresh))
         query = table.new_empty(sentences, self.heads, queries, width)
-        query.copy_(fused[:, 0].view(sentences, queries, self.heads, width).transpose(1, 2))
+        last = fused[:, 0].view(len(hidden), -1, self.heads, width)[:, -asked:]
+        query.copy_(last.reshape(sentences, queries, self.heads, width).transpose(1, 2))
         keys, values = table[:, :sentences].unbind(0)
         mixed, weights = attend(query, keys, values, mask)
         joined = hidden.new_empty(sentences, queries, self.heads, width).copy_(mixed.transpose(1, 2))
+        hidden = hidden[:, -asked:]
         result: Tensor = self.norm(hidden + self.output(joined.view(hidden.shape)))
         return result, weights
 

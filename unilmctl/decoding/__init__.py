@@ -1,9 +1,11 @@
 """The model as a step function: what a search needs, computed from cached keys and values.
 
 `stepping` reads the model one step at a time, `drafting` (with `followers`) several tokens at a time where they can be
-guessed; `ensemble` makes one of several; `packing` lays the weights out for that, `precision` chooses their format.
+guessed; `ensemble` makes one of several models, `attending` tells which words of the source a step looks at; `packing`
+lays the weights out for decoding, `precision` chooses their format.
 """
 
+from unilmctl.decoding.attending import Attending
 from unilmctl.decoding.drafting import Drafting
 from unilmctl.decoding.ensemble import Ensemble, Reader, Together
 from unilmctl.decoding.packing import pack
@@ -12,6 +14,7 @@ from unilmctl.decoding.stepping import Decoder, Reading, Written
 
 __all__ = [
     "FORMATS",
+    "Attending",
     "Decoder",
     "Drafting",
     "Ensemble",

@@ -27,6 +27,9 @@ CHUNK = 128
 """The packed vocabulary is padded to a multiple of this with words that are never likely: a search looks at the scores
 in pieces of equal size."""
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Names of glibc's malloc.h."""
+
 PART = 2048
 """Outputs whose weights are rounded at a time."""
 
@@ -55,14 +58,20 @@ def pack(encoder: Encoder, dtype: str = "float32") -> Encoder:
             setattr(module, name, kind(layer.weight, layer.bias))
     output = kind(words, encoder.head.bias, -(-len(words) // CHUNK) * CHUNK)
     encoder.head = cast(LanguageModelHead, PackedHead(encoder.head, output))
-    _return_memory()
+    _settle_memory()
     return encoder
 
 
-def _return_memory() -> None:
-    """Gives what the unpacked weights took back to the system: glibc would keep it for later, and count it as used."""
+def _settle_memory() -> None:
+    """Gives what the unpacked weights took back to the system, and keeps from now on what steps take and free.
+
+    glibc does neither by itself: it keeps small pieces and returns large ones, whose memory is new, and has to be
+    cleared, at the next step.
+    """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)
+        library.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        library.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
 class PackedLinear(nn.Module):

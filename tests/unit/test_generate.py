@@ -95,6 +95,11 @@ def test_options_go_from_card_to_recipe_to_command_line(tmp_path: Path) -> None:
         ({"top_k": 3}, "--top-k has no meaning for beam search", "--search sample"),
         ({"min_p": 0.1}, "--min-p has no meaning for beam search", "--search sample"),
         ({"search": "greedy", "typical_p": 0.1}, "--typical-p has no meaning for greedy search", "--search sample"),
+        (
+            {"search": "greedy", "coverage_penalty": 1},
+            "--coverage-penalty has no meaning for greedy search",
+            "--search beam",
+        ),
         ({"alpha": 0.5}, "--alpha has no meaning for beam search", "--search contrastive"),
         ({"search": "s2s-ft", "beam_groups": 5}, "--beam-groups has no meaning for s2s-ft search", "--search beam"),
         ({"search": "sample", "diversity": 1}, "--diversity has no meaning for sample search", "--search beam"),

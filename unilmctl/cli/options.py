@@ -81,6 +81,9 @@ LengthPenalty = Annotated[
     float | None, Option("--length-penalty", metavar="A", help="Scores are divided by ((5+n)/6)^A. [0]")
 ]
 LengthNormalization = Annotated[Divisor | None, Option("--length-normalization", help="What divides scores. [penalty]")]
+CoveragePenalty = Annotated[
+    float | None, Option("--coverage-penalty", min=0, metavar="B", help="Lowers outputs that skip source words. [0]")
+]
 MinLength = Annotated[int | None, Option("--min-length", min=0, metavar="N", help="Fewest tokens. [0]")]
 MaxLength = Annotated[int | None, Option("--max-length", min=1, metavar="N", help="Most tokens. [the model's own]")]
 NoRepeatNgram = Annotated[
@@ -118,6 +121,9 @@ TypicalP = Annotated[
     float | None, Option("--typical-p", min=0, max=1, metavar="P", help="Sampling: the most typical of mass P. [all]")
 ]
 Seed = Annotated[int | None, Option("--seed", min=0, metavar="N", help="Sampling: seed. [1]")]
+Attention = Annotated[
+    bool | None, Option("--attention/--no-attention", help="With --json: source token that each token looks at most.")
+]
 
 # Scores
 Hypotheses = Annotated[str, Argument(metavar="HYPOTHESES", help="Output of generate; - is standard input.")]

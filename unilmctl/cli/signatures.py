@@ -117,6 +117,7 @@ def generate(
     search: o.Search = None, beam: o.Beam = None, nbest: o.Nbest = None,
     beam_groups: o.BeamGroups = None, diversity: o.Diversity = None,
     length_penalty: o.LengthPenalty = None, length_normalization: o.LengthNormalization = None,
+    coverage_penalty: o.CoveragePenalty = None, attention: o.Attention = None,
     min_length: o.MinLength = None, max_length: o.MaxLength = None,
     no_repeat_ngram: o.NoRepeatNgram = None, no_repeat_ignore: o.NoRepeatIgnore = None,
     repetition_penalty: o.RepetitionPenalty = None, forbid: o.Forbid = None,
@@ -131,6 +132,7 @@ def generate(
     asked = _given(
         search=search, beam=beam, nbest=nbest, beam_groups=beam_groups, diversity=diversity,
         length_penalty=length_penalty, length_normalization=length_normalization,
+        coverage_penalty=coverage_penalty, attention=attention,
         min_length=min_length, max_length=max_length,
         no_repeat_ngram=no_repeat_ngram, no_repeat_ignore=no_repeat_ignore,
         repetition_penalty=repetition_penalty, forbid=forbid, forbid_phrase=forbid_phrase, must=must,

@@ -39,6 +39,7 @@ from unilmctl.generation import (
     open_part,
     read_records,
     shard_of,
+    text_ids,
 )
 from unilmctl.runs import latest_run, model_folder
 from unilmctl.tokens import Tokenizer
@@ -78,6 +79,8 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
         if not one.card.head_trained:
             console.warn(f"{folder}: the language-model head was never trained; what follows is noise")
     settled = merged_options(models[0].card.generate, section, options or {})
+    if settled.attention and not as_json:
+        raise UsageError("attention is shown in JSON lines only", "--json, or --no-attention")
     generator = _generator(models, settled)
     tally = Tally()
     lines = partial(_lines, opened=models[0], nbest=settled.nbest, as_json=as_json)
@@ -114,7 +117,10 @@ def merged_options(card: Mapping[str, Any], section: Mapping[str, Any], given: M
 
 
 def to_json(answer: Answer, tokenizer: Tokenizer) -> dict[str, Any]:
-    """One output line of `--json`; `token_scores` end with that of the final separator, which `tokens` leave out."""
+    """One output line of `--json`; `token_scores` end with that of the final separator, which `tokens` leave out.
+
+    An `alignment` names places in the tokens of `source`.
+    """
     hypotheses = [
         {
             "text": tokenizer.decode(hypothesis.ids),
@@ -122,12 +128,15 @@ def to_json(answer: Answer, tokenizer: Tokenizer) -> dict[str, Any]:
             "score": hypothesis.score,
             "token_scores": hypothesis.token_scores,
         }
+        | ({} if hypothesis.alignment is None else {"alignment": hypothesis.alignment})
         for hypothesis in answer.hypotheses
     ]
-    if isinstance(answer.record, Record):
-        return {"id": answer.record.id, "hypotheses": hypotheses}
-    mended = answer.record.replacement
-    return {"id": mended and mended.id, "hypotheses": hypotheses, "error": answer.record.message}
+    record = answer.record if isinstance(answer.record, Record) else answer.record.replacement
+    shown: dict[str, Any] = {"id": record and record.id}
+    if record is not None and any(hypothesis.alignment is not None for hypothesis in answer.hypotheses):
+        shown["source"] = tokenizer.tokens(text_ids(tokenizer, [record.source])[0])
+    shown["hypotheses"] = hypotheses
+    return shown if isinstance(answer.record, Record) else shown | {"error": answer.record.message}
 
 
 def report(tally: Tally, longest: int) -> None:

@@ -2,13 +2,25 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unilmctl.decoding import Decoder, Drafting, Ensemble, Reader, Reading, cache_format, settle
+from unilmctl.decoding import (
+    Attending,
+    Decoder,
+    Drafting,
+    Ensemble,
+    Reader,
+    Reading,
+    Together,
+    Written,
+    cache_format,
+    settle,
+)
 from unilmctl.errors import ModelError, UsageError
 from unilmctl.generation.budget import Intake, budgeted
 from unilmctl.generation.model import Opened
@@ -33,6 +45,9 @@ from unilmctl.weights import ModelCard
 
 LOGITS = 1 << 23
 """Most scores over the vocabulary that one step gives: memory of more than 32 MiB is new, and slow, at every step."""
+
+ALIGNED = 32
+"""Sources that are aligned at a time."""
 
 Phrases = Sequence[Sequence[int]]
 """What an output must hold."""
@@ -67,6 +82,10 @@ class Generator:
         models = [Opened(encoder, card, tokenizer), *others]
         longest = min(_frame(model, options.max_length).max_target for model in models)
         decoders = [_decoder(model, longest, options.dtype) for model in models]
+        covers = options.search == "beam" and options.coverage_penalty > 0
+        self.attending = Attending.of(decoders[0]) if options.attention or covers else None
+        if self.attending is not None and covers:
+            decoders[0] = self.attending.decoder
         self.decoder: Reader[Any] = Ensemble(tuple(decoders)) if others else decoders[0]
         self.frame = decoders[0].frame
         self.longest_source = min(map(longest_source, decoders))
@@ -118,7 +137,8 @@ class Generator:
         beginnings: Sequence[Sequence[int]] = [()] * len(sources) if prefixes is None else prefixes
         wanted: Sequence[Phrases] = [()] * len(sources) if phrases is None else phrases
         tasks = [self.wishes.task(Task(*one)) for one in zip(names, beginnings, wanted, strict=True)]
-        yield from self._s2s_ft(arrays) if self.options.search == "s2s-ft" else self._searched(arrays, tasks)
+        found = self._s2s_ft(arrays) if self.options.search == "s2s-ft" else self._searched(arrays, tasks)
+        yield from self._aligned(found, arrays) if self.options.attention else found
 
     def costs(self, sources: Sequence[Sequence[int] | Ints]) -> list[int]:
         """What `batch_tokens` counts: the tokens that each source keeps busy."""
@@ -144,7 +164,14 @@ class Generator:
 
         if self.drafting is None:
             wanted = any(task.phrases for task in tasks)
-            strategy = strategy_of(self.options, self.rules, self.scoring, width=self.width, phrases=wanted)
+            strategy = strategy_of(
+                self.options,
+                self.rules,
+                self.scoring,
+                width=self.width,
+                phrases=wanted,
+                attention=self._attention,
+            )
             found = run(strategy, self.decoder.step, arriving(self.decoder.start))
         else:
             found = run(Follow(self.rules, self.scoring), self.drafting.step, arriving(self.drafting.start))
@@ -169,6 +196,25 @@ class Generator:
                 pad=self.frame.pad,
             )
             yield list(zip(places, found, strict=True))
+
+    def _aligned(self, found: Iterator[Batch], sources: list[Ints]) -> Iterator[Batch]:
+        """The same with alignments, several sources at a time."""
+        assert self.attending is not None, "attention was asked for"
+        waiting: Batch = []
+        for batch in chain(found, [None]):
+            waiting += batch or []
+            if waiting and (batch is None or len(waiting) >= ALIGNED):
+                outputs = [[hypothesis.ids for hypothesis in hypotheses] for _, hypotheses in waiting]
+                places = self.attending.align([sources[place] for place, _ in waiting], outputs)
+                yield [
+                    (place, [one._replace(alignment=places) for one, places in zip(hypotheses, some, strict=True)])
+                    for (place, hypotheses), some in zip(waiting, places, strict=True)
+                ]
+                waiting = []
+
+    def _attention(self, state: Written | Together) -> Tensor:
+        assert self.attending is not None, "attention was asked for"
+        return self.attending.shares(state.states[0] if isinstance(state, Together) else state)
 
 
 def reading_of(card: ModelCard) -> Reading:

@@ -28,6 +28,7 @@ WHOLE = (
 NUMBERS = (
     "length_penalty",
     "diversity",
+    "coverage_penalty",
     "repetition_penalty",
     "temperature",
     "top_p",
@@ -43,6 +44,7 @@ LEAST = {
     "nbest": 1,
     "beam_groups": 1,
     "diversity": 0,
+    "coverage_penalty": 0,
     "min_length": 0,
     "max_length": 1,
     "no_repeat_ngram": 0,
@@ -57,6 +59,7 @@ SHARES = ("top_p", "min_p", "typical_p")
 MEANT_FOR = {
     "beam_groups": ("beam",),
     "diversity": ("beam",),
+    "coverage_penalty": ("beam",),
     "repetition_penalty": ("beam", "greedy", "sample", "contrastive"),
     "forbid_phrase": ("beam", "greedy", "sample", "contrastive"),
     "must": ("beam",),
@@ -94,6 +97,7 @@ class GenerateOptions:
     diversity: float = 0.0
     length_penalty: float = 0.0
     length_normalization: str = "penalty"
+    coverage_penalty: float = 0.0
     min_length: int = 0
     max_length: int | None = None
     no_repeat_ngram: int = 0
@@ -110,6 +114,7 @@ class GenerateOptions:
     typical_p: float | None = None
     alpha: float = 0.6
     seed: int = 1
+    attention: bool = False
     dtype: str = "auto"
     batch_tokens: int = 16384
     workers: int | None = None
@@ -205,6 +210,8 @@ class GenerateOptions:
 
 def _typed(name: str, value: object, default: object) -> object:
     """The value as its field has it; UsageError when it is of another kind."""
+    if isinstance(default, bool) and isinstance(value, bool):
+        return value
     if isinstance(default, tuple) and isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
         return tuple(value)
     if name in WHOLE and (isinstance(value, int) and not isinstance(value, bool)):

@@ -28,6 +28,12 @@ class Generate(Section):
     length_normalization: Literal["penalty", "average", "none"] = Field(
         default="penalty", description="What a score is divided by: the length penalty, the length, or nothing."
     )
+    coverage_penalty: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="Coverage: score + b * sum over source words of log(min(attention, 1)); 0: none.",
+    )
     min_length: Whole = Field(default=0, ge=0, le=1048576, description="Fewest tokens before the end.")
     max_length: Whole | None = Field(
         default=None, ge=1, le=1048576, description="Most tokens; null: `tokens.max_target`."
@@ -77,6 +83,7 @@ class Generate(Section):
         description="Contrastive: how much likeness to earlier hidden states counts; 0: greedy.",
     )
     seed: Whole = Field(default=1, ge=0, le=2**32 - 1, description="Seed of the sampling.")
+    attention: bool = Field(default=False, description="JSON output tells which source token each token looks at most.")
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
         default="auto", description="Number format of the weights."
     )

@@ -3,14 +3,16 @@
 This room knows neither model nor tokenizer. A search is given the scores of the first token, a state, and a step
 function that takes the tokens just chosen and the state and returns the scores of the next ones. `run` is the loop, in
 which sentences come and go; `rules` says what may be written, `scoring` what a finished hypothesis is worth, and each
-of `beam`, `phrases`, `contrastive` and `single` holds one strategy, a way of choosing. `reference` has its own loop.
+of `beam`, `phrases`, `contrastive` and `single` holds one strategy, a way of choosing; `coverage` adds a penalty to
+the first two. `reference` has a loop of its own.
 
-Scores are sums of the model's own log-probabilities: a banned token is not available, but its probability is not
-given to the others, so that a hypothesis scores the same whatever was banned.
+Scores are sums of the model's own log-probabilities, unless penalties were asked for: a banned token is not available,
+but its probability is not given to the others, so that a hypothesis scores the same whatever was banned.
 """
 
 from unilmctl.search.beam import Beam, beam_search
 from unilmctl.search.contrastive import Contrastive
+from unilmctl.search.coverage import Covering
 from unilmctl.search.phrases import Constrained, distinct, holds
 from unilmctl.search.reference import Trace, s2s_ft, s2s_ft_trace
 from unilmctl.search.rules import Prefix, Rules, repeated
@@ -28,6 +30,7 @@ __all__ = [
     "Choice",
     "Constrained",
     "Contrastive",
+    "Covering",
     "Follow",
     "Hypothesis",
     "Prefix",

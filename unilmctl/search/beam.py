@@ -152,14 +152,14 @@ class Beam:
             Ended(totals.new_full(shape, NEVER), times.new_zeros(shape), best.long(), best),
         )
 
-    def choose(self, logits: Tensor, table: Beams, state: State) -> Choice[Beams]:
-        """One more token for every beam."""
+    def choose(self, logits: Tensor, table: Beams, state: State, extra: Tensor | None = None) -> Choice[Beams]:
+        """One more token for every beam; `extra` [N, B], at most 0, is added to the scores of those that end."""
         scores = self.rules.scores(logits, table.live.tokens, table.times, table.forced)
-        return self.continued(*self._candidates(scores, table.live.totals), table)
+        return self.continued(*self._candidates(scores, table.live.totals), table, extra)
 
-    def continued(self, best: Candidates, going: Candidates, table: Beams) -> Choice[Beams]:
+    def continued(self, best: Candidates, going: Candidates, table: Beams, extra: Tensor | None) -> Choice[Beams]:
         """The beams `going` [N, G, b] go on, and those of the first b of `best` [N, G, C] that end are finished."""
-        ended = self._ended(best, table)
+        ended = self._ended(best, table, extra)
         going = Candidates(*(part.flatten(1) for part in going))  # [N, B]
         live = _continued(going, table.live, table.times)
         times = table.times + 1
@@ -225,7 +225,7 @@ class Beam:
         best = children.gather(top(worth, 2 * size)[1])
         return best, best.going(self.rules.end, size)
 
-    def _ended(self, candidates: Candidates, table: Beams) -> Ended:
+    def _ended(self, candidates: Candidates, table: Beams, extra: Tensor | None) -> Ended:
         """With the candidates that end, are among the first b of their group, and are better than what is there."""
         old, size = table.ended, self.beam // self.groups
         first = Candidates(*(part[..., :size] for part in candidates))
@@ -234,6 +234,8 @@ class Beam:
             return old
         lengths = (table.times + 1)[:, None, None].expand_as(first.tokens)
         scores = torch.where(ends, first.totals / self._divisors.to(ends.device)[lengths], NEVER)
+        if extra is not None:
+            scores = scores + extra[:, None].expand(-1, self.groups, -1).gather(2, first.parents)
         new = _continued(Candidates(*(part.flatten(1) for part in first)), table.live, table.times)
         scores, order = torch.cat((old.scores, scores), 2).sort(dim=2, descending=True, stable=True)
         order = order[..., : old.scores.shape[2]]

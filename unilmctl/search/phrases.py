@@ -103,8 +103,8 @@ class Constrained:
         met = (lengths == 0)[:, None].expand(-1, self.outputs, -1)
         return Wishes(self.beam.begin(tasks, device), Wanted(phrases, lengths, met))
 
-    def choose(self, logits: Tensor, table: Wishes, state: State) -> Choice[Wishes]:
-        """One more token for every beam."""
+    def choose(self, logits: Tensor, table: Wishes, state: State, extra: Tensor | None = None) -> Choice[Wishes]:
+        """One more token for every beam; `extra` as in `Beam`."""
         beams, wanted, rules = table.beams, table.wanted, self.beam.rules
         scores = rules.scores(logits, beams.live.tokens, beams.times, beams.forced)
         scores.ranked[..., rules.end].masked_fill_(~wanted.met.all(2), NEVER)
@@ -114,7 +114,7 @@ class Constrained:
         best = children.gather(order[:, : 2 * self.outputs])
         going = best.going(rules.end, self.outputs)
         met = _after(going, wanted, last).met
-        written, tokens, parents, done = self.beam.continued(_grouped(best), _grouped(going), beams)
+        written, tokens, parents, done = self.beam.continued(_grouped(best), _grouped(going), beams, extra)
         return Choice(Wishes(written, Wanted(wanted.phrases, wanted.lengths, met)), tokens, parents, done)
 
     def results(self, table: Wishes, sentence: int) -> list[Hypothesis]:

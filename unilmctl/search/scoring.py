@@ -8,15 +8,17 @@ from typing import Literal, NamedTuple
 
 
 class Hypothesis(NamedTuple):
-    """One output: `ids` without the end token, `score` after length normalisation.
+    """One output: `ids` without the end token, `score`, which outputs were ranked by.
 
-    `token_scores` are the log-probabilities of the ids and, unless the output was cut off, of the end token after
-    them: their sum is the score before normalisation.
+    `token_scores` are the model's own log-probabilities of the ids and, unless the output was cut off, of the end token
+    after them. The score is their sum after length normalisation, with the repetition and coverage penalties that were
+    asked for. `alignment`, for those who ask: the place of the source's word that each of the ids looks at most.
     """
 
     ids: list[int]
     score: float
     token_scores: list[float]
+    alignment: list[int | None] | None = None
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def decoder_of(
     plan: Recipe, card: ModelCard, tokenizer: Tokenizer
 ) -> Callable[[Encoder, list[list[int]], Callable[[], bool]], list[str] | None]:
     """The recipe's decoding, in float32 as the weights are: sources to texts, None when asked to stop."""
-    options = GenerateOptions().updated({**plan.resolved()["generate"], "dtype": "float32"})
+    options = GenerateOptions().updated({**plan.resolved()["generate"], "dtype": "float32", "attention": False})
 
     def decode(encoder: Encoder, sources: list[list[int]], stop: Callable[[], bool]) -> list[str] | None:
         texts = [""] * len(sources)

@@ -29,6 +29,14 @@ class Position(NamedTuple):
 BEGINNING = Position()
 
 
+class Place(NamedTuple):
+    """A batch that is not built yet: its epoch, its examples, and the epoch and batch that come after it."""
+
+    epoch: int
+    indices: Ints
+    after: tuple[int, int]
+
+
 class Examples(Protocol):
     """Anything that gives an example for an index: a list, or a token store."""
 
@@ -59,11 +67,8 @@ class Feed:
         longest = np.array(max(len(row) for row in rows))
         return pad(rows, pad_id=self.frame.pad, length=int(padded_length(longest)))
 
-    def batches(self, start: Position) -> Iterator[tuple[Batch, int, int]]:
-        """Endless batches from `start` on, each with the epoch and the batch that come after it.
-
-        DataError when there is nothing to train on.
-        """
+    def places(self, start: Position) -> Iterator[Place]:
+        """Endless places of batches from `start` on. DataError when there is nothing to train on."""
         epoch, first = start.epoch, start.batch
         while True:
             order = self.order(epoch)
@@ -71,6 +76,13 @@ class Feed:
                 raise DataError("there is not a single training example", "is the training file empty?")
             for number in range(first, len(order)):
                 last = number + 1 == len(order)
-                after = (epoch + 1, 0) if last else (epoch, number + 1)
-                yield self.batch(epoch, order[number]), *after
+                yield Place(epoch, order[number], (epoch + 1, 0) if last else (epoch, number + 1))
             epoch, first = epoch + 1, 0
+
+    def batches(self, start: Position) -> Iterator[tuple[Batch, int, int]]:
+        """Endless batches from `start` on, each with the epoch and the batch that come after it.
+
+        DataError when there is nothing to train on.
+        """
+        for place in self.places(start):
+            yield self.batch(place.epoch, place.indices), *place.after

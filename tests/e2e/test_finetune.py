@@ -131,6 +131,10 @@ def test_a_run_leaves_what_it_promises(place: Path) -> None:
     assert all({"loss", "bleu", "examples"} <= entry.keys() for entry in evaluations)
     assert min(entry["loss"] for entry in evaluations) == report.best.value
     assert "steps: 7" in run.recipe.read_text()
+    shown = evaluations[-1]["examples"][0]
+    assert shown["source"] == pairs(1)[0]["src"]
+    page = (run.folder / "report.html").read_text()
+    assert all(text in page for text in (shown["source"], shown["output"], "train: target", "step 7"))
 
 
 def test_a_finished_run_is_left_as_it_is(place: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from unilmctl.commands.inspect import run as inspect_run
 from unilmctl.commands.inspect import store as inspect_store
+from unilmctl.data.lengths import histogram
 from unilmctl.data.store import StoreWriter
 from unilmctl.errors import DataError
 
@@ -54,7 +55,7 @@ def test_an_empty_store_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=60), st.integers(1, 20))
 @settings(deadline=None, max_examples=50)
 def test_a_histogram_counts_every_length_once_in_its_stretch(lengths: list[int], bars: int) -> None:
-    found = inspect_store.histogram(np.array(lengths), bars=bars)
+    found = histogram(np.array(lengths), bars=bars)
     assert len(found) <= bars
     assert sum(count for _, _, count in found) == len(lengths)
     for first, last, count in found:

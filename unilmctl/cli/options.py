@@ -145,4 +145,5 @@ TargetText = Annotated[str | None, Argument(metavar="TARGET", help="Target text.
 Vocabulary = Annotated[Path | None, Option("--model", metavar="FOLDER", help="Cuts the text as this model does.")]
 Rate = Annotated[float | None, Option("--rate", min=0, max=1, help="Share of predicted tokens. [the objective's own]")]
 PictureFile = Annotated[Path | None, Option("--output", metavar="FILE", help="Picture as well: .svg or .png.")]
+Page = Annotated[Path | None, Option("--html", metavar="FILE", help="Writes a page with curves, lengths, outputs.")]
 DrawSeed = Annotated[int, Option("--seed", min=0, metavar="N", help="Seed of what the objective draws.")]

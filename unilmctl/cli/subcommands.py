@@ -82,11 +82,12 @@ def inspect_run(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Run folder.")],
     *,
     as_json: o.Json = False,
+    html: o.Page = None,
 ) -> None:
     """Curves of a run: loss and scores."""
     from unilmctl.commands.inspect import run as command
 
-    command.run(folder=folder, as_json=as_json)
+    command.run(folder=folder, as_json=as_json, html=html)
 
 
 @recipes_app.callback(invoke_without_command=True)

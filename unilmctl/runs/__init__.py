@@ -2,22 +2,30 @@
 
 `folder` is the layout (log, checkpoints, `best`, `latest`), `checkpoint` one checkpoint with its training state,
 `differences` says why a folder belongs to another recipe, `signals` turns SIGTERM and SIGINT into a question that
-training asks.
+training asks. `report` is the run on one page, out of `curves` and `charts`.
 """
 
 from unilmctl.runs.checkpoint import State, load_checkpoint, save_checkpoint
+from unilmctl.runs.curves import Curve, curves
 from unilmctl.runs.differences import check_same_run
 from unilmctl.runs.folder import Best, RunFolder, latest_run, model_folder
+from unilmctl.runs.report import Lengths, lengths_of, report_page, write_report
 from unilmctl.runs.signals import StopSignals
 
 __all__ = [
     "Best",
+    "Curve",
+    "Lengths",
     "RunFolder",
     "State",
     "StopSignals",
     "check_same_run",
+    "curves",
     "latest_run",
+    "lengths_of",
     "load_checkpoint",
     "model_folder",
+    "report_page",
     "save_checkpoint",
+    "write_report",
 ]

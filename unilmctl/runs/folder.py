@@ -3,6 +3,7 @@
 recipe.yaml              the resolved recipe
 log.jsonl                one JSON object per logged interval ("event": "steps") and evaluation ("event": "evaluation")
 checkpoints/step-N/      a model folder with the optimiser's state; `average` is a model folder only
+report.html              the log as a page (see `report`)
 best, latest             files of one line that name a checkpoint
 ../latest                a file of one line that names the last run
 
@@ -22,6 +23,8 @@ from unilmctl.files import beside_of, publish_folder, verify_manifest, write_ato
 RECIPE = "recipe.yaml"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
+REPORT = "report.html"
+TENSORBOARD = "tensorboard"
 _STEP = re.compile(r"step-(\d+)")
 
 
@@ -33,10 +36,11 @@ class Best(NamedTuple):
 
 
 class RunFolder:
-    """One run folder; every write is atomic."""
+    """One run folder; every write is atomic. Whoever is among the `listeners` is told what has been logged."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []
 
     @property
     def recipe(self) -> Path:
@@ -51,14 +55,17 @@ class RunFolder:
     def clear(self) -> None:
         """Removes everything a run has written, and nothing else (the token stores stay)."""
         with write_errors(self.folder):
-            shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
-            for name in (RECIPE, LOG, "best", "latest"):
+            for name in (CHECKPOINTS, TENSORBOARD):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            for name in (RECIPE, LOG, REPORT, "best", "latest"):
                 (self.folder / name).unlink(missing_ok=True)
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Appends one JSON object to the log."""
+        """Appends one JSON object to the log, and tells the listeners."""
         with write_errors(self.folder / LOG), (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        for listener in self.listeners:
+            listener(entry)
 
     def read_log(self) -> list[dict[str, Any]]:
         """The log's objects; a last line that a crash cut short is left out."""

@@ -15,10 +15,12 @@ from unilmctl.commands.finetune.fitting import Fitting
 from unilmctl.commands.finetune.ingredients import feed_of, fingerprint, frame_of, train_options, validation_of
 from unilmctl.commands.finetune.starting import resumed_model, starting_model
 from unilmctl.commands.finetune.validation import better
+from unilmctl.commands.finetune.watching import watched
 from unilmctl.errors import DataError, RecipeError
 from unilmctl.preparation import Prepared
 from unilmctl.recipe import Recipe
 from unilmctl.runs import Best, RunFolder, StopSignals, check_same_run, load_checkpoint
+from unilmctl.runs.board import require_tensorboard
 from unilmctl.training import build_optimizer
 from unilmctl.weights import load_model, save_model
 
@@ -39,6 +41,8 @@ def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> Fi
     Raises a UserError for mistakes in recipe, data and model; Stopped, with everything saved, after a signal.
     """
     plan = recipes.load(recipe, settings)
+    if plan.finetune.tensorboard:
+        require_tensorboard()
     torch.set_num_threads(plan.finetune.threads or _cores())
     folder = RunFolder(plan.run)
     if fresh:
@@ -49,8 +53,9 @@ def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> Fi
     folder.start(recipes.dump_yaml(plan))
     with StopSignals() as signals:
         fitting = assemble(plan, folder, prepared, signals)
-        fitting.run()
-        finish(fitting)
+        with watched(plan, folder, prepared.stores, after=fitting.position.step):
+            fitting.run()
+            finish(fitting)
     report = FinetuneReport(plan.run, fitting.position.step, plan.finetune.keep_best_by, fitting.best)
     _tell(report)
     return report

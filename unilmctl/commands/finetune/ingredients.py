@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from unilmctl import metrics, preparation
-from unilmctl.commands.finetune.validation import Validation
+from unilmctl.commands.finetune.validation import SHOWN, Validation
 from unilmctl.data.batching import batches
 from unilmctl.data.store import Store
 from unilmctl.generation import GenerateOptions, Generator
@@ -108,6 +108,7 @@ def validation_of(plan: Recipe, prepared: Prepared, frame: Frame, card: ModelCar
         references=[list(pairs[index].references) for index in chosen],
         names=metrics.expand(wanted),
         scoring=metrics.Options(language=scoring.language, lowercase=scoring.lowercase, tokenize=scoring.tokenize),
+        shown=[pairs[index].source for index in chosen[:SHOWN]],
     )
 
 

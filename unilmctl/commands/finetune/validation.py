@@ -18,7 +18,7 @@ class Validation:
     """What is measured on the validation split.
 
     `decode(encoder, sources, stop)` gives one text per source (token ids), None when `stop` said yes; `references[i]`
-    are the texts of source i.
+    are the texts of source i, `shown` the first sources as text.
     """
 
     feed: Feed
@@ -28,6 +28,7 @@ class Validation:
     references: list[list[str | None]]
     names: Sequence[str]
     scoring: metrics.Options
+    shown: list[str]
 
     def measure(self, encoder: Encoder, stop: Callable[[], bool]) -> dict[str, Any] | None:
         """`loss` per label, every score by name, and `examples`; None when `stop` said yes."""
@@ -39,9 +40,9 @@ class Validation:
         if texts is None:
             return None
         scores = metrics.evaluate(texts, self.references, names=self.names, options=self.scoring)
-        pairs = list(zip(texts, self.references, strict=True))[:SHOWN]
-        shown = [{"output": text, "reference": references[0]} for text, references in pairs]
-        return {"loss": loss, **scores, "examples": shown}
+        first = zip(self.shown, texts, self.references, strict=False)
+        examples = [{"source": source, "output": text, "reference": known[0]} for source, text, known in first]
+        return {"loss": loss, **scores, "examples": examples}
 
 
 def better(name: str, value: float, than: float | None) -> bool:

@@ -1,31 +1,35 @@
-"""unilmctl inspect run: the curves of a run, from its log.jsonl, each as one line of text."""
+"""unilmctl inspect run: the curves of a run, from its log.jsonl, each as one line of text, or all of it as a page."""
 
 import json
 import math
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from unilmctl import console
-from unilmctl.errors import DataError
-from unilmctl.runs import RunFolder
+from unilmctl import recipe as recipes
+from unilmctl.data.store import Store
+from unilmctl.errors import DataError, UserError
+from unilmctl.files import write_atomically
+from unilmctl.runs import Lengths, RunFolder, curves, lengths_of, report_page
 
-HIDDEN = frozenset({"step", "event"})
-
-
-class Curve(NamedTuple):
-    """One figure over the steps at which it was logged."""
-
-    steps: list[int]
-    values: list[float]
+SPLITS = ("train", "valid")
 
 
-def run(*, folder: Path, as_json: bool = False) -> None:
-    """Shows every figure of the run's log as a curve; DataError when nothing has been logged."""
+def run(*, folder: Path, as_json: bool = False, html: Path | None = None) -> None:
+    """Shows every figure of the run's log as a curve; DataError when nothing has been logged.
+
+    With `html` the run's report is written to that file instead.
+    """
     run_folder = RunFolder(folder)
     entries = run_folder.read_log()
     if not entries:
         raise DataError(f"{folder}: no log.jsonl with anything in it", "name a run folder, such as runs/quickstart")
+    if html is not None:
+        page = report_page(run_folder, _lengths(run_folder))
+        with write_atomically(html) as file:
+            file.write(page.encode())
+        console.say(f"wrote {html}")
+        return
     found = curves(entries)
     if as_json:
         console.emit(json.dumps({name: curve._asdict() for name, curve in found.items()}, ensure_ascii=False))
@@ -39,23 +43,17 @@ def run(*, folder: Path, as_json: bool = False) -> None:
     )
 
 
-def curves(entries: list[dict[str, Any]]) -> dict[str, Curve]:
-    """Every number in the log by its event and name, in the order of its first appearance."""
-    found: dict[str, Curve] = {}
-    for entry in entries:
-        for name, value in _numbers(entry):
-            curve = found.setdefault(f"{entry['event']}.{name}", Curve([], []))
-            curve.steps.append(int(entry["step"]))
-            curve.values.append(value)
-    return found
-
-
-def _numbers(entry: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for name, value in entry.items():
-        if isinstance(value, dict):
-            yield from _numbers(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and name not in HIDDEN:
-            yield prefix + name, float(value)
+def _lengths(run_folder: RunFolder) -> Lengths:
+    """Lengths in the run's stores; nothing where recipe or stores are gone."""
+    try:
+        store = recipes.load(run_folder.recipe).store
+    except UserError:
+        store = run_folder.folder / "store"
+    found = {}
+    for split in SPLITS:
+        with suppress(DataError):
+            found[split] = Store.open(store / split)
+    return lengths_of(found)
 
 
 def _corners(values: list[float]) -> list[str]:

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unilmctl import console
+from unilmctl.data.lengths import histogram
 from unilmctl.data.store import Store
 from unilmctl.errors import DataError
 
 SHARES = (0.5, 0.9, 0.99)
-BARS = 12
 WIDEST = 40
 
 
@@ -38,16 +38,6 @@ def run(*, folder: Path, as_json: bool = False) -> None:
         for field, entry in fields.items():
             console.emit(f"\n{path}: length of {field}")
             _draw(entry["histogram"])
-
-
-def histogram(lengths: NDArray[np.int64], *, bars: int = BARS) -> list[tuple[int, int, int]]:
-    """(first length, last length, how many examples) of at most `bars` equally wide stretches, from lengths [N]."""
-    if not len(lengths):
-        return []
-    low, high = int(lengths.min()), int(lengths.max())
-    width = -(-(high - low + 1) // bars)
-    counts = np.bincount((lengths - low) // width)
-    return [(low + width * bar, low + width * (bar + 1) - 1, int(count)) for bar, count in enumerate(counts)]
 
 
 def _stores(folder: Path) -> list[Path]:

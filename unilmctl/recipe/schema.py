@@ -221,6 +221,10 @@ class Finetune(Section):
         default=None, ge=1, le=4096, description="CPU threads; null: as many as there are cores."
     )
     freeze_embeddings: bool = Field(default=False, description="Leave the embeddings as they are.")
+    freeze: list[Text] = Field(
+        default=[],
+        description="Parts that stay as they are, by name and pattern: `embeddings`, `layers.0-5`, `*.norm`.",
+    )
     tensorboard: bool = Field(
         default=False, description="Curves for TensorBoard as well (extra `tensorboard`), in the run folder."
     )

@@ -1,7 +1,7 @@
 """AdamW, its parameter groups, and what the learning rate does over the steps."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from unilmctl.model import Encoder
+from unilmctl.training.freezing import frozen
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class TrainOptions:
     accumulate: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     freeze_embeddings: bool = False
+    freeze: tuple[str, ...] = ()
     seed: int = 1
     skip_budget: int = 20
 
@@ -70,17 +72,24 @@ def learning_rate(options: TrainOptions, step: int) -> float:
 def build_optimizer(encoder: Encoder, options: TrainOptions) -> torch.optim.AdamW:
     """AdamW over the encoder's parameters, in float32; no decay on biases (relative ones too) and norms.
 
-    With `freeze_embeddings` the word, position and segment tables and their norm take no part, which also freezes the
-    output matrix that is tied to the words.
+    Frozen parameters take no part: those that `freeze` names, and with `freeze_embeddings` the word, position and
+    segment tables and their norm, which also freezes the output matrix that is tied to the words. RecipeError for a
+    pattern that names nothing.
     """
-    if options.freeze_embeddings:
-        encoder.embeddings.requires_grad_(requires_grad=False)
+    freeze(encoder, [*(("embeddings",) if options.freeze_embeddings else ()), *options.freeze])
     trained = {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
     decayed = [parameter for name, parameter in trained.items() if is_decayed(name, parameter)]
     others = [parameter for name, parameter in trained.items() if not is_decayed(name, parameter)]
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
     betas = (0.9, options.adam_beta2)
     return torch.optim.AdamW(groups, lr=options.learning_rate, betas=betas, eps=options.adam_epsilon, fused=True)
+
+
+def freeze(encoder: Encoder, patterns: Sequence[str]) -> None:
+    """Takes the parameters that `patterns` mean out of training."""
+    parameters = dict(encoder.named_parameters())
+    for name in frozen(parameters, patterns):
+        parameters[name].requires_grad = False
 
 
 def is_decayed(name: str, parameter: nn.Parameter) -> bool:

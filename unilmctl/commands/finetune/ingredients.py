@@ -43,6 +43,7 @@ def train_options(plan: Recipe) -> TrainOptions:
         accumulate=section.accumulate,
         precision=precision,
         freeze_embeddings=section.freeze_embeddings,
+        freeze=tuple(section.freeze),
         seed=plan.seed,
     )
 

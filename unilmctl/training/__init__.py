@@ -1,8 +1,9 @@
 """Training: a loop that yields its steps, and what it is made of.
 
 `loss` is the language-model loss in chunks, `optimizer` AdamW and its schedules, `feed` turns examples into batches
-whose order and corruption are functions of (seed, epoch, example), `precision` decides about bfloat16, `loop` puts them
-together. Saving, logging and printing belong to whoever iterates.
+whose order and corruption are functions of (seed, epoch, example), `precision` decides about bfloat16, `distributed`
+shares the work among processes and `sharding` the model, `loop` puts them together. Saving, logging and printing belong
+to whoever iterates.
 """
 
 from unilmctl.training.feed import BEGINNING, Feed, Position

@@ -1,8 +1,8 @@
 """The loop: a generator of steps.
 
 A step is: take the batches, run each forward and backward, clip, update. Its loss is divided by the labels of the
-whole step, so accumulated batches give the same step as one large batch. Dropout is seeded by (seed, step, batch): no
-random state has to be saved for training to go on as if it had never stopped.
+whole step, so accumulated batches give the same step as one large batch, and so do processes that share them. Dropout
+is seeded by (seed, step, batch): no random state has to be saved for training to go on as if it had never stopped.
 
 Shapes: B rows, T tokens, N labels, D hidden width.
 """
@@ -17,11 +17,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from unilmctl.errors import NumericError
 from unilmctl.model import Encoder
 from unilmctl.rows import LANGUAGE_MODEL, Batch
-from unilmctl.training.feed import BEGINNING, Feed, Position
+from unilmctl.training.distributed import ALONE, Piece, Processes
+from unilmctl.training.feed import BEGINNING, Feed, Place, Position
 from unilmctl.training.loss import chunked_loss, smoothed_loss
 from unilmctl.training.optimizer import TrainOptions, learning_rate
 from unilmctl.visibility import Slots
@@ -46,6 +48,17 @@ class Step(NamedTuple):
     after: Position
 
 
+class Part(NamedTuple):
+    """What a process does at a time: a batch or some rows of it, and what its dropout is drawn from.
+
+    One that is not `counted` stands in where there are fewer rows than parts: its loss counts nothing.
+    """
+
+    batch: Batch
+    key: tuple[int, ...]
+    counted: bool
+
+
 def train(
     encoder: Encoder,
     optimizer: torch.optim.Optimizer,
@@ -54,27 +67,31 @@ def train(
     *,
     start: Position = BEGINNING,
     stop: Callable[[], bool] = lambda: False,
+    processes: Processes = ALONE,
 ) -> Iterator[Step]:
     """Trains from `start` to `options.steps`, yielding every step when its update is done.
 
     `stop` is asked before every batch; when it says yes, training ends and an unfinished step leaves no trace. Between
-    two steps the caller may do with the encoder what it likes. NumericError when `options.skip_budget` is used up.
+    two steps the caller may do with the encoder what it likes. Processes yield the same steps, and must agree on what
+    `stop` says. NumericError when `options.skip_budget` is used up.
     """
-    stream, at = feed.batches(start), start
+    stream, at = feed.places(start), start
     while at.step < options.steps and not stop():
         began = time.perf_counter()
-        taken = list(islice(stream, options.accumulate))
-        batches, (_, epoch, batch) = [item[0] for item in taken], taken[-1]
-        labels = sum(len(item.labels[LANGUAGE_MODEL].targets) for item in batches)
+        places = list(islice(stream, options.accumulate))
+        parts = [_part(feed, places[piece.batch], piece) for piece in processes.dealt(len(places))]
+        labels, tokens, padded_tokens = (int(count) for count in processes.total(*_counts(parts)))
         encoder.train()
         optimizer.zero_grad(set_to_none=True)
-        total = _accumulate(encoder, batches, options, step=at.step, labels=labels, stop=stop)
+        total = _accumulate(encoder, parts, options, step=at.step, labels=labels, stop=stop)
         if total is None:
             return
+        (total,) = processes.total(total)
+        processes.add_gradients(encoder)
         rate = learning_rate(options, at.step)
         norm = _gradient_norm(encoder, options.clip)
         skipped = not (math.isfinite(total) and math.isfinite(norm))
-        at = Position(at.step + 1, epoch, batch, at.skipped + skipped)
+        at = Position(at.step + 1, *places[-1].after, at.skipped + skipped)
         if skipped:
             _check_budget(at, options)
         else:
@@ -83,8 +100,8 @@ def train(
             number=at.step,
             loss=total / labels,
             labels=labels,
-            tokens=sum(item.tokens for item in batches),
-            padded_tokens=sum(item.ids.numel() for item in batches),
+            tokens=tokens,
+            padded_tokens=padded_tokens,
             learning_rate=rate,
             gradient_norm=norm,
             seconds=time.perf_counter() - began,
@@ -108,24 +125,38 @@ def evaluate_loss(
     return total / max(labels, 1)
 
 
+def _part(feed: Feed, place: Place, piece: Piece) -> Part:
+    mine = piece.of(place.indices)
+    return Part(feed.batch(place.epoch, mine if len(mine) else place.indices[:1]), piece.key, bool(len(mine)))
+
+
+def _counts(parts: list[Part]) -> tuple[int, int, int]:
+    """Labels, tokens and tokens with padding of the parts that count."""
+    batches = [part.batch for part in parts if part.counted]
+    labels = sum(len(batch.labels[LANGUAGE_MODEL].targets) for batch in batches)
+    return labels, sum(batch.tokens for batch in batches), sum(batch.ids.numel() for batch in batches)
+
+
 def _accumulate(
     encoder: Encoder,
-    batches: list[Batch],
+    parts: list[Part],
     options: TrainOptions,
     *,
     step: int,
     labels: int,
     stop: Callable[[], bool],
 ) -> float | None:
-    """Adds up the gradients of the batches and returns their summed loss; None when `stop` said yes."""
-    total = torch.zeros((), device=encoder.head.bias.device)
-    for number, batch in enumerate(batches):
+    """Adds up the gradients of the parts and returns their summed loss; None when `stop` said yes."""
+    device = encoder.head.bias.device
+    total = torch.zeros((), device=device)
+    for batch, key, counted in parts:
         if stop():
             return None
-        with torch.random.fork_rng():
-            torch.manual_seed(_dropout_seed(options.seed, step, number))
-            total += _batch_loss(
-                encoder, batch, smoothing=options.label_smoothing, precision=options.precision, scale=1.0 / labels
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(_dropout_seed(options.seed, step, key))
+            scale = counted / labels
+            total += counted * _batch_loss(
+                encoder, batch, smoothing=options.label_smoothing, precision=options.precision, scale=scale
             )
     return float(total)
 
@@ -155,7 +186,8 @@ def _autocast(device: torch.device, precision: str) -> AbstractContextManager[No
 
 def _gradient_norm(encoder: Encoder, clip: float | None) -> float:
     """The norm of the whole gradient before it is clipped to `clip`."""
-    return float(torch.nn.utils.clip_grad_norm_(encoder.parameters(), math.inf if clip is None else clip))
+    norm = torch.nn.utils.clip_grad_norm_(encoder.parameters(), math.inf if clip is None else clip)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def _update(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -164,8 +196,8 @@ def _update(optimizer: torch.optim.Optimizer, rate: float) -> None:
     optimizer.step()
 
 
-def _dropout_seed(seed: int, step: int, batch: int) -> int:
-    return int(np.random.SeedSequence((seed, step, batch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _dropout_seed(seed: int, step: int, key: tuple[int, ...]) -> int:
+    return int(np.random.SeedSequence((seed, step, *key)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _check_budget(at: Position, options: TrainOptions) -> None:

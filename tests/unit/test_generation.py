@@ -354,7 +354,7 @@ def test_wishes_travel_with_their_record(tmp_path: Path) -> None:
     answers(generator, records, desk=Alone(decode), shard=Shard(1, 2), prefix="e")
     encode = generator.tokenizer.encode
     assert seen == [
-        Work(Task(1, encode("d"), [encode("a b"), encode("c")]), encode("b")),
+        Work(Task(1, encode("d"), [[encode("a b")], [encode("c")]]), encode("b")),
         Work(Task(3, encode("e"), []), encode("d")),
     ]
 

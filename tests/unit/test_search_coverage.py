@@ -81,13 +81,17 @@ def test_a_wide_beam_finds_the_best_with_the_penalty_in_any_company(
 
     def arrivals(live: int) -> Started[Node] | None:
         now = [waiting.pop() for _ in range(min(room - live, len(waiting)))]
-        return Started([Task(place, (), phrases[place]) for place in now], *toy.start(now)) if now else None
+        return (
+            Started([Task(place, (), [[phrase] for phrase in phrases[place]]) for place in now], *toy.start(now))
+            if now
+            else None
+        )
 
     strategy = Covering(Constrained(Beam(rules, 90, 3, scoring)), penalty, lambda state: state.weights())
     found = dict(run(strategy, toy.step, arrivals))
     for sentence, wish in enumerate(phrases):
         every = every_output(toy, sentence, rules, scoring)
-        held = [entry for entry in every if all(holds(entry[1], phrase) for phrase in wish)]
+        held = [entry for entry in every if all(holds(entry[1], [phrase]) for phrase in wish)]
         expected = sorted(
             [(score + penalty * toy.penalty(sentence, ids), ids) for score, ids in held], key=lambda entry: -entry[0]
         )[:3]

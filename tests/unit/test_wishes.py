@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_writer import model_folder, sentences, tiny_generator
+from tiny_writer import model_folder, sentences, tiny_encoder, tiny_generator, tiny_tokenizer
 
 from unilmctl.commands import generate
 from unilmctl.data.parsing import Record
 from unilmctl.errors import DataError, UsageError
-from unilmctl.generation import Tally, generate_stream
+from unilmctl.generation import GenerateOptions, Generator, Tally, generate_stream
+from unilmctl.generation.wishes import spellings
 from unilmctl.search import holds
+from unilmctl.tokens import train
+from unilmctl.weights import ModelCard
 
 
 def record(text: str, **wishes: Any) -> Record:
@@ -30,9 +33,9 @@ def test_every_output_holds_what_it_must_and_nothing_it_must_not(tmp_path: Path,
     found = tiny_generator(tmp_path, objective=objective, beam=4, nbest=2, **options).generate(sources)
     assert all(len(hs) == 2 for hs in found)
     for hypothesis in [h for hs in found for h in hs]:
-        assert holds(hypothesis.ids, encode("a b"))
-        assert holds(hypothesis.ids, encode("c"))
-        assert not holds(hypothesis.ids, encode(unwanted))
+        assert holds(hypothesis.ids, [encode("a b")])
+        assert holds(hypothesis.ids, [encode("c")])
+        assert not holds(hypothesis.ids, [encode(unwanted)])
 
 
 def test_forbidden_phrases_bind_every_search_that_knows_them(tmp_path: Path) -> None:
@@ -46,12 +49,12 @@ def test_forbidden_phrases_bind_every_search_that_knows_them(tmp_path: Path) -> 
         assert banned
         found = tiny_generator(tmp_path, search=search, forbid_phrase=unwanted).generate(sources)
         assert [hs[0].ids for hs in found] != written
-        assert not any(holds(h.ids, phrase) for hs in found for h in hs for phrase in banned)
+        assert not any(holds(h.ids, banned) for hs in found for h in hs)
 
 
 def test_a_beam_of_one_holds_phrases_too(tmp_path: Path) -> None:
     generator = tiny_generator(tmp_path, beam=1, must=("a b",))
-    assert all(holds(hs[0].ids, generator.tokenizer.encode("a b")) for hs in generator.generate(sentences(5)))
+    assert all(holds(hs[0].ids, [generator.tokenizer.encode("a b")]) for hs in generator.generate(sentences(5)))
 
 
 def test_each_line_has_its_own_phrases(tmp_path: Path) -> None:
@@ -108,10 +111,10 @@ def test_phrases_that_cannot_be_are_refused(tmp_path: Path, options: dict[str, A
 
 def test_the_room_is_what_a_beginning_leaves(tmp_path: Path) -> None:
     generator = tiny_generator(tmp_path)
-    held = generator.generate([[5]], prefixes=[[5, 6]], phrases=[[[5, 6], [7] * 7]])[0][0]
+    held = generator.generate([[5]], prefixes=[[5, 6]], phrases=[[[[5, 6]], [[7] * 7]]])[0][0]
     assert held.ids == [5, 6, *[7] * 7]
     with pytest.raises(DataError) as caught:
-        generator.generate([[5]], prefixes=[[5, 6]], phrases=[[[6, 5], [7] * 6]])
+        generator.generate([[5]], prefixes=[[5, 6]], phrases=[[[[6, 5]], [[7] * 6]]])
     assert caught.value.message == (
         "the phrases 'c c c c c c', 'b a' take together 8 tokens after a beginning of 2, for which there is no room "
         "below max_length 10"
@@ -143,3 +146,20 @@ def test_a_line_whose_phrases_do_not_fit_is_named_or_counts_as_bad(tmp_path: Pat
     groups = list(generate_stream(generator, records, tally, forgiving=True))
     assert [bool(answer.hypotheses) for group in groups for answer in group] == [True, False, True]
     assert tally == Tally(records=3, bad=1)
+
+
+def test_a_word_after_a_blank_is_the_word_where_they_are_other_tokens(tmp_path: Path) -> None:
+    tokenizer = train(["the river and the eagle by the river", "river eagle"] * 9, kind="bpe", size=290)
+    ways = spellings(tokenizer, "river ")
+    assert [tokenizer.decode(way) for way in ways] == ["river", " river"]
+    assert spellings(tokenizer, " ") == []
+    assert spellings(tiny_tokenizer(tmp_path), "a b") == [tiny_tokenizer(tmp_path).encode("a b")]
+    encoder, card = tiny_encoder(vocabulary=290), ModelCard()
+    found = [
+        Generator(encoder, card, tokenizer, GenerateOptions(max_length=24, beam=4, **wish)).generate(
+            sentences(5), prefixes=[tokenizer.encode("the")] * 5
+        )
+        for wish in ({"must": ("river",)}, {"forbid_phrase": ("river",)})
+    ]
+    assert all(holds(hs[0].ids, ways) for hs in found[0])
+    assert not any(holds(hs[0].ids, ways) for hs in found[1])

@@ -34,6 +34,7 @@ from unilmctl.search import (
     Arrivals,
     Follow,
     Hypothesis,
+    Phrase,
     Started,
     Task,
     run,
@@ -49,7 +50,7 @@ LOGITS = 1 << 23
 ALIGNED = 32
 """Sources that are aligned at a time."""
 
-Phrases = Sequence[Sequence[int]]
+Phrases = Sequence[Phrase]
 """What an output must hold."""
 
 Batch = list[tuple[int, list[Hypothesis]]]

@@ -17,6 +17,7 @@ from unilmctl.errors import DataError
 from unilmctl.generation.generator import Generator
 from unilmctl.generation.lines import Item
 from unilmctl.generation.sharding import WHOLE, Shard
+from unilmctl.generation.wishes import spellings
 from unilmctl.generation.work import WINDOW, Alone, Desk, Found, Work, decoder_of
 from unilmctl.search import Hypothesis, Task
 from unilmctl.tokens import Tokenizer
@@ -170,7 +171,7 @@ def _possible(
 def _task(key: int, record: Record, tokenizer: Tokenizer, beginning: list[int]) -> Task:
     """What a record wishes for; `beginning`: how its output begins if it does not say it."""
     prefix = beginning if record.prefix is None else text_ids(tokenizer, [record.prefix])[0]
-    return Task(key, prefix, text_ids(tokenizer, list(record.phrases)))
+    return Task(key, prefix, [spellings(tokenizer, text) for text in record.phrases])
 
 
 def _work(numbered: list[tuple[int, Item]], generator: Generator, tally: Tally, beginning: list[int]) -> Iterator[Work]:

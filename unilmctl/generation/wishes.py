@@ -3,11 +3,11 @@
 What cannot be written is refused here, in the words of whoever wished for it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from unilmctl.errors import DataError, UsageError
 from unilmctl.generation.options import GenerateOptions
-from unilmctl.search import Rules, Task, distinct, holds
+from unilmctl.search import Phrase, Rules, Task, distinct, holds
 from unilmctl.tokens import Tokenizer
 
 
@@ -18,7 +18,7 @@ class Wishes:
         """`longest`: tokens of an output at most, its end counted. UsageError for wishes that cannot be met."""
         self._search, self._groups, self._tokenizer = options.search, options.beam_groups, tokenizer
         self.rules = _rules(options, tokenizer, longest)
-        self._must = [tokenizer.encode(text) for text in options.must]
+        self._must = [spellings(tokenizer, text) for text in options.must]
         try:
             self.task(Task(0))
         except DataError as error:
@@ -41,23 +41,27 @@ class Wishes:
             self._check(task, phrases)
         return task._replace(phrases=phrases)
 
-    def _check(self, task: Task, phrases: Sequence[Sequence[int]]) -> None:
+    def _check(self, task: Task, phrases: Sequence[Phrase]) -> None:
         """Refuses phrases that no output can hold."""
         if self._search != "beam":
             raise UsageError(f"{self._search} search knows no phrases that must appear", "--search beam")
         if self._groups > 1:
             raise UsageError("groups of a beam know no phrases that must appear", "--beam-groups 1")
         for phrase in phrases:
-            if not phrase:
-                raise DataError("a phrase that must appear is empty")
-            if self._tokenizer.roles.unknown in phrase:
-                raise DataError(f"the phrase {self._text(phrase)} has words that are not in the vocabulary")
-            if {*phrase} & {*self.rules.forbid} or any(holds(phrase, one) for one in self.rules.forbid_phrases):
-                raise DataError(f"the phrase {self._text(phrase)} must appear, and a part of it is forbidden")
+            self._check_words(phrase)
         self._check_room(task.prefix, [phrase for phrase in distinct(phrases) if not holds(task.prefix, phrase)])
 
-    def _check_room(self, prefix: Sequence[int], phrases: Sequence[Sequence[int]]) -> None:
-        length = sum(map(len, phrases))
+    def _check_words(self, phrase: Phrase) -> None:
+        if not phrase:
+            raise DataError("a phrase that must appear is empty")
+        if any(self._tokenizer.roles.unknown in spelling for spelling in phrase):
+            raise DataError(f"the phrase {self._text(phrase)} has words that are not in the vocabulary")
+        unwanted = [*((token,) for token in self.rules.forbid), *self.rules.forbid_phrases]
+        if all(holds(spelling, unwanted) for spelling in phrase):
+            raise DataError(f"the phrase {self._text(phrase)} must appear, and a part of it is forbidden")
+
+    def _check_room(self, prefix: Sequence[int], phrases: Sequence[Phrase]) -> None:
+        length = sum(min(map(len, phrase)) for phrase in phrases)
         if length <= self.rules.max_length - 1 - len(prefix):
             return
         names = ", ".join(map(self._text, phrases))
@@ -66,8 +70,16 @@ class Wishes:
         room = f"below max_length {self.rules.max_length}"
         raise DataError(f"{who} {length} tokens{place}, for which there is no room {room}", "max_length counts the end")
 
-    def _text(self, phrase: Iterable[int]) -> str:
-        return f"'{self._tokenizer.decode(phrase)}'"
+    def _text(self, phrase: Phrase) -> str:
+        return f"'{self._tokenizer.decode(phrase[0])}'"
+
+
+def spellings(tokenizer: Tokenizer, text: str) -> list[list[int]]:
+    """The ways to write a text: byte-level BPE has other tokens after a blank than at the very beginning."""
+    word = text.strip()
+    ways = [word, f" {word}"] if tokenizer.kind == "bpe" else [word]
+    found = tokenizer.encode_batch(ways) if word else []
+    return [ids for place, ids in enumerate(found) if ids and ids not in found[:place]]
 
 
 def _rules(options: GenerateOptions, tokenizer: Tokenizer, longest: int) -> Rules:
@@ -85,7 +97,7 @@ def _rules(options: GenerateOptions, tokenizer: Tokenizer, longest: int) -> Rule
         no_repeat_ignore=tuple(_token(tokenizer, "no_repeat_ignore", token) for token in options.no_repeat_ignore),
         forbid=tuple(dict.fromkeys(forbid)),
         repetition_penalty=options.repetition_penalty,
-        forbid_phrases=tuple(_phrase(tokenizer, text) for text in options.forbid_phrase),
+        forbid_phrases=tuple(spelling for text in options.forbid_phrase for spelling in _unwanted(tokenizer, text)),
     )
 
 
@@ -96,10 +108,10 @@ def _token(tokenizer: Tokenizer, option: str, token: str) -> int:
     return found
 
 
-def _phrase(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    found = tuple(tokenizer.encode(text))
+def _unwanted(tokenizer: Tokenizer, text: str) -> list[tuple[int, ...]]:
+    found = [tuple(spelling) for spelling in spellings(tokenizer, text)]
     if not found:
         raise UsageError("forbid_phrase: a phrase is empty")
-    if tokenizer.roles.unknown in found:
+    if any(tokenizer.roles.unknown in spelling for spelling in found):
         raise UsageError(f"forbid_phrase: '{text}' has words that are not in the vocabulary")
     return found

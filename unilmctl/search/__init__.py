@@ -16,7 +16,7 @@ from unilmctl.search.coverage import Covering
 from unilmctl.search.phrases import Constrained, distinct, holds
 from unilmctl.search.reference import Trace, s2s_ft, s2s_ft_trace
 from unilmctl.search.rules import Prefix, Rules, repeated
-from unilmctl.search.run import Arrivals, Choice, Started, Strategy, Task, in_order, run
+from unilmctl.search.run import Arrivals, Choice, Phrase, Started, Strategy, Task, in_order, run
 from unilmctl.search.sampling import Sampling
 from unilmctl.search.scoring import SUM, Hypothesis, Scoring
 from unilmctl.search.single import Follow, greedy, sample
@@ -33,6 +33,7 @@ __all__ = [
     "Covering",
     "Follow",
     "Hypothesis",
+    "Phrase",
     "Prefix",
     "Rules",
     "Sampling",

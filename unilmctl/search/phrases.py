@@ -6,16 +6,16 @@ compared with their like: those that have as many tokens of the phrases form a b
 before the second best of any (dynamic beam allocation: Post & Vilar 2018, arXiv 1804.06609; all sentences at a time, as
 Hu et al. 2019, NAACL). The tokens that carry a phrase on are candidates, however unlikely.
 
-A phrase counts as far as its beginning is the end of what is written, and for good once it is whole; two phrases may
-overlap. Beams for which the room is enough to write all that is missing, side by side, come before the others, so that
-a sentence whose phrases fit has an output unless the rules forbid it.
+A phrase counts as far as its beginning is the end of what is written, and for good once it is whole, in any of its
+spellings; two phrases may overlap. Beams for which the room is enough to write all that is missing, side by side, come
+before the others, so that a sentence whose phrases fit has an output unless the rules forbid it.
 
-Shapes: N sentences, B beams, P phrases of L tokens, X candidates, T maximal length, V vocabulary.
+Shapes: N sentences, B beams, P phrases in A spellings of L tokens, X candidates, T maximal length, V vocabulary.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from unilmctl.search.beam import Beam, Beams, Candidates
 from unilmctl.search.rules import FREE, NEVER, Scores, last_tokens
-from unilmctl.search.run import Choice, Task
+from unilmctl.search.run import Choice, Phrase, Task
 from unilmctl.search.scoring import Hypothesis
 from unilmctl.search.step import State
 from unilmctl.search.table import Table
@@ -32,9 +32,9 @@ from unilmctl.search.top import top
 
 @dataclass(frozen=True)
 class Wanted(Table):
-    """Phrases [N, P, L], FREE after their ends, their lengths [N, P], and which of them the beams hold [N, B, P].
+    """Phrases [N, P, A, L], FREE after their ends, their lengths [N, P, A], and which the beams hold: [N, B, P].
 
-    A phrase of length 0 is none, and everything holds it.
+    A spelling of length 0 is none; a phrase without spellings is none, and everything holds it.
     """
 
     phrases: Tensor
@@ -47,11 +47,12 @@ class Wanted(Table):
         both = zip(*(one.widened(*shape) for one in (self, other)), strict=True)
         return Wanted(*(torch.cat(parts) for parts in both))
 
-    def widened(self, count: int, longest: int) -> tuple[Tensor, Tensor, Tensor]:
-        """All parts with room for so many phrases of so many tokens."""
-        more = count - self.phrases.shape[1]
-        phrases = functional.pad(self.phrases, (0, longest - self.phrases.shape[2], 0, more), value=FREE)
-        return phrases, functional.pad(self.lengths, (0, more)), functional.pad(self.met, (0, more), value=True)
+    def widened(self, count: int, spellings: int, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+        """All parts with room for so many phrases in so many spellings of so many tokens."""
+        _, here, ways, width = self.phrases.shape
+        more = (0, spellings - ways, 0, count - here)
+        phrases = functional.pad(self.phrases, (0, longest - width, *more), value=FREE)
+        return phrases, functional.pad(self.lengths, more), functional.pad(self.met, (0, count - here), value=True)
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,13 @@ class Wishes(Table):
 
 
 class Progress(NamedTuple):
-    """How far X outputs of each sentence are.
+    """How far X outputs of each sentence are, all [N, X] or `met` [N, X, P].
 
-    `met` [N, X, P]: whether they hold each phrase; `begun` [N, X, P]: how many tokens at their end begin it. `bank`
-    [N, X] counts the phrase tokens that they have, `missing` [N, X] those that are enough to have all.
+    `met`: whether they hold each phrase. `bank` counts the phrase tokens that they have, `missing` those that are
+    enough to have all.
     """
 
     met: Tensor
-    begun: Tensor
     bank: Tensor
     missing: Tensor
 
@@ -93,14 +93,15 @@ class Constrained:
         """Beams that hold no phrase yet."""
         wanted = [distinct(task.phrases) for task in tasks]
         count = max(1, *map(len, wanted))
-        longest = max((len(phrase) for phrases in wanted for phrase in phrases), default=1)
+        ways = max((len(phrase) for phrases in wanted for phrase in phrases), default=1)
+        longest = max((len(one) for phrases in wanted for phrase in phrases for one in phrase), default=1)
         rows = [
-            [[*phrase, *[FREE] * (longest - len(phrase))] for phrase in [*phrases, *[()] * (count - len(phrases))]]
-            for phrases in wanted
+            [_padded([_padded(one, longest, FREE) for one in phrase], ways, [FREE] * longest) for phrase in some]
+            for some in (_padded(phrases, count, ()) for phrases in wanted)
         ]
         phrases = torch.tensor(rows, dtype=torch.long, device=device)
-        lengths = (phrases != FREE).sum(2)
-        met = (lengths == 0)[:, None].expand(-1, self.outputs, -1)
+        lengths = (phrases != FREE).sum(3)
+        met = (lengths == 0).all(2)[:, None].expand(-1, self.outputs, -1)
         return Wishes(self.beam.begin(tasks, device), Wanted(phrases, lengths, met))
 
     def choose(self, logits: Tensor, table: Wishes, state: State, extra: Tensor | None = None) -> Choice[Wishes]:
@@ -108,7 +109,7 @@ class Constrained:
         beams, wanted, rules = table.beams, table.wanted, self.beam.rules
         scores = rules.scores(logits, beams.live.tokens, beams.times, beams.forced)
         scores.ranked[..., rules.end].masked_fill_(~wanted.met.all(2), NEVER)
-        last = last_tokens(beams.live.tokens, beams.times, wanted.phrases.shape[2])
+        last = last_tokens(beams.live.tokens, beams.times, wanted.phrases.shape[3])
         children = self._children(scores, beams.live.totals, wanted, last)
         order = _order(children.totals, _after(children, wanted, last), rules.max_length - 2 - beams.times)
         best = children.gather(order[:, : 2 * self.outputs])
@@ -124,12 +125,12 @@ class Constrained:
     def _children(self, scores: Scores, totals: Tensor, wanted: Wanted, last: Tensor) -> Candidates:
         """The best continuations of every beam, and those that carry a phrase on: [N, X] in all."""
         tokens = top(scores.ranked, self.outputs + 1)[1]  # [N, B, W]
-        begun = _begun(wanted.phrases, last)
-        following = _next(wanted.phrases, begun).masked_fill(wanted.met, FREE)  # [N, B, P]
+        following = _next(wanted.phrases, _begun(wanted.phrases, last)).masked_fill(wanted.met[..., None], FREE)
+        following = following.flatten(2)  # [N, B, P * A]
         known = (following[..., None] == tokens[:, :, None]).any(3)
         twice = (following[..., None] == following[:, :, None]).tril(-1).any(3)
         useful = ~(known | twice | (following == FREE))
-        tokens = torch.cat((tokens, following.clamp(min=0)), 2)  # [N, B, W + P]
+        tokens = torch.cat((tokens, following.clamp(min=0)), 2)  # [N, B, W + P * A]
         offered = functional.pad(useful, (tokens.shape[2] - useful.shape[2], 0), value=True)
         ranked = scores.ranked.gather(2, tokens).masked_fill(~offered, NEVER)
         parents = torch.arange(self.outputs, device=tokens.device)[:, None].expand_as(tokens)
@@ -137,45 +138,59 @@ class Constrained:
         return Candidates(*(part.flatten(1) for part in children))
 
 
-def distinct(phrases: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """The phrases without those that others hold."""
-    found: list[tuple[int, ...]] = []
-    for phrase in sorted((tuple(phrase) for phrase in phrases), key=len, reverse=True):
-        if not any(holds(other, phrase) for other in found):
+def distinct(phrases: Sequence[Phrase]) -> list[Phrase]:
+    """The phrases without those that others hold, however these are spelt."""
+    found: list[Phrase] = []
+    for phrase in sorted(phrases, key=lambda phrase: (min(map(len, phrase)), max(map(len, phrase))), reverse=True):
+        if not any(all(holds(spelling, phrase) for spelling in other) for other in found):
             found.append(phrase)
     return found
 
 
-def holds(tokens: Sequence[int], phrase: Sequence[int]) -> bool:
-    """Whether a phrase stands somewhere in the tokens."""
-    size = len(phrase)
-    return any(tuple(tokens[place : place + size]) == tuple(phrase) for place in range(len(tokens) - size + 1))
+def holds(tokens: Sequence[int], phrase: Phrase) -> bool:
+    """Whether a phrase stands somewhere in the tokens, in any spelling."""
+    return any(
+        tuple(tokens[place : place + len(spelling)]) == tuple(spelling)
+        for spelling in phrase
+        for place in range(len(tokens) - len(spelling) + 1)
+    )
+
+
+EntryT = TypeVar("EntryT")
+
+
+def _padded(entries: Sequence[EntryT], count: int, entry: EntryT) -> list[EntryT]:
+    return [*entries, *[entry] * (count - len(entries))]
 
 
 def _after(children: Candidates, wanted: Wanted, last: Tensor) -> Progress:
     """How far `children` [N, X] are, given the last L tokens [N, B, L] of the beams that they continue."""
     last = torch.cat((_of(last, children.parents)[..., 1:], children.tokens[..., None]), 2)
-    begun, lengths = _begun(wanted.phrases, last), wanted.lengths[:, None]
-    met = _of(wanted.met, children.parents) | (begun == lengths)
-    bank = torch.where(met, lengths, begun).sum(2)
-    missing = lengths.masked_fill(met, 0).sum(2) - begun.masked_fill(met, 0).amax(2)
-    return Progress(met, begun, bank, missing)
+    begun, lengths = _begun(wanted.phrases, last), wanted.lengths[:, None]  # [N, X, P, A], [N, 1, P, A]
+    absent = lengths == 0
+    met = _of(wanted.met, children.parents) | ((begun == lengths) & ~absent).any(3)
+    bank = torch.where(met, lengths.amax(3), begun.amax(3)).sum(2)
+    far = 1 + wanted.phrases.shape[3]
+    shortest = lengths.masked_fill(absent, far).amin(3)
+    saved = shortest - (lengths - begun).masked_fill(absent, far).amin(3)
+    missing = shortest.masked_fill(met, 0).sum(2) - saved.masked_fill(met, 0).amax(2).clamp(min=0)
+    return Progress(met, bank, missing)
 
 
 def _begun(phrases: Tensor, last: Tensor) -> Tensor:
-    """How many tokens of each phrase [N, P, L], from its first, are the end of `last` [N, X, L]: [N, X, P]."""
-    longest = last.shape[2]
-    found = torch.zeros(*last.shape[:2], phrases.shape[1], dtype=torch.long, device=last.device)
+    """How many tokens of each spelling, from its first, are the end of `last` [N, X, L]: [N, X, P, A]."""
+    longest, spellings = last.shape[2], phrases.flatten(1, 2)
+    found = torch.zeros(*last.shape[:2], spellings.shape[1], dtype=torch.long, device=last.device)
     for size in range(1, longest + 1):
-        same = (last[:, :, None, longest - size :] == phrases[:, None, :, :size]).all(3)
+        same = (last[:, :, None, longest - size :] == spellings[:, None, :, :size]).all(3)
         found = found.masked_fill(same, size)
-    return found
+    return found.view(*last.shape[:2], *phrases.shape[1:3])
 
 
 def _next(phrases: Tensor, begun: Tensor) -> Tensor:
-    """The token of each phrase [N, P, L] that follows its first `begun` [N, B, P]; any for one that is whole."""
-    places = begun.clamp(max=phrases.shape[2] - 1)[..., None]
-    return phrases[:, None].expand(-1, begun.shape[1], -1, -1).gather(3, places)[..., 0]
+    """The token of each spelling that follows its first `begun` [N, B, P, A]; any for one that is whole."""
+    places = begun.clamp(max=phrases.shape[3] - 1)[..., None]
+    return phrases[:, None].expand(-1, begun.shape[1], -1, -1, -1).gather(4, places)[..., 0]
 
 
 def _order(totals: Tensor, progress: Progress, room: Tensor) -> Tensor:

@@ -18,6 +18,9 @@ from unilmctl.search.scoring import Hypothesis
 from unilmctl.search.step import S, S_contra, Step
 from unilmctl.search.table import TableT
 
+Phrase = Sequence[Sequence[int]]
+"""The spellings of something that must be written: tokens each, any of which will do."""
+
 
 class Task(NamedTuple):
     """One sentence's own wishes: how its outputs must begin, and phrases that they must hold.
@@ -27,7 +30,7 @@ class Task(NamedTuple):
 
     key: int
     prefix: Sequence[int] = ()
-    phrases: Sequence[Sequence[int]] = ()
+    phrases: Sequence[Phrase] = ()
 
 
 class Started(NamedTuple, Generic[S]):

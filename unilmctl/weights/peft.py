@@ -1,0 +1,74 @@
+"""Adapters as peft reads them: adapter_config.json and adapter_model.safetensors, beside the model that they adapt.
+
+They lie in a folder of their own: where adapter_config.json is, transformers looks for no whole model.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unilmctl.errors import WriteError
+from unilmctl.files import write_atomically, write_errors
+from unilmctl.model import ModelConfig
+from unilmctl.model.adapters import TARGETS, Adapting, split
+from unilmctl.weights.names import LAYER_MODULES, family_of
+
+FOLDER = "adapter"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def save_adapter(
+    folder: Path, config: ModelConfig, how: Adapting, state: dict[str, Tensor], *, base: str | None
+) -> None:
+    """Writes the adapters of an adapted encoder's `state` into `folder`/adapter; `base` is the model they are for.
+
+    Raises WriteError when the system refuses.
+    """
+    place = folder / FOLDER
+    with write_errors(place):
+        place.mkdir(parents=True, exist_ok=True)
+    with write_atomically(place / CONFIG) as file:
+        file.write((json.dumps(adapter_config(how, base), indent=2) + "\n").encode())
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_tensors(config, how, state).items()}
+    with write_errors(place / WEIGHTS):
+        try:
+            save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise WriteError(f"cannot write {place / WEIGHTS}: {error}") from error
+    (place / WEIGHTS).chmod((place / CONFIG).stat().st_mode)
+
+
+def adapter_tensors(config: ModelConfig, how: Adapting, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The adapters under peft's names: `lora_A` [r, I] and `lora_B` [O, r] of every linear layer of the family."""
+    prefix = f"base_model.model.{family_of(config.family).prefix}.encoder.layer"
+    found: dict[str, Tensor] = {}
+    for number in range(config.layers):
+        for target in how.targets:
+            module = TARGETS[target]
+            for name, (down, up) in split(f"layers.{number}.{module}", state, LAYER_MODULES[module]).items():
+                found[f"{prefix}.{number}.{name}.lora_A.weight"] = down
+                found[f"{prefix}.{number}.{name}.lora_B.weight"] = up
+    return found
+
+
+def adapter_config(how: Adapting, base: str | None) -> dict[str, object]:
+    """adapter_config.json. Its target modules are a pattern: the name of one may be the end of another's."""
+    names = [re.escape(name) for target in how.targets for name in LAYER_MODULES[TARGETS[target]]]
+    return {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "r": how.rank,
+        "lora_alpha": how.alpha,
+        "lora_dropout": how.dropout,
+        "target_modules": rf".*\.encoder\.layer\.\d+\.({'|'.join(names)})",
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+        "modules_to_save": None,
+    }

@@ -14,17 +14,8 @@ from hypothesis import strategies as st
 from tiny_training import feed_of, optimizer_of, options_of, tiny_encoder
 
 from unilmctl.errors import ModelError, RecipeError, WriteError
-from unilmctl.runs import (
-    Best,
-    RunFolder,
-    State,
-    StopSignals,
-    check_same_run,
-    latest_run,
-    load_checkpoint,
-    model_folder,
-    save_checkpoint,
-)
+from unilmctl.runs import Best, RunFolder, StopSignals, check_same_run, latest_run, model_folder
+from unilmctl.runs.checkpoint import State, load_checkpoint, save_checkpoint
 from unilmctl.tokens import train as train_tokenizer
 from unilmctl.training import Position, optimizer_tensors, train
 from unilmctl.weights import ModelCard, load_model

@@ -218,7 +218,14 @@ class Finetune(Section):
     average_last: Whole = Field(default=0, ge=0, le=10000, description="Last checkpoints averaged at the end; 0: none.")
     log_every: Whole = Field(default=50, ge=1, le=1000000000, description="Steps between two lines of the log.")
     threads: Whole | None = Field(
-        default=None, ge=1, le=4096, description="CPU threads; null: as many as there are cores."
+        default=None,
+        ge=1,
+        le=4096,
+        description="CPU threads of a process; null: as many as there are cores, shared by those of torchrun.",
+    )
+    sharding: Literal["none", "full"] = Field(
+        default="none",
+        description="What the processes of torchrun have of the model: all of it each, or a share of every tensor.",
     )
     freeze_embeddings: bool = Field(default=False, description="Leave the embeddings as they are.")
     freeze: list[Text] = Field(

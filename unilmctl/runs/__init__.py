@@ -1,11 +1,11 @@
 """The run folder: what a training run leaves on disk, and how it goes on after a stop.
 
-`folder` is the layout (log, checkpoints, `best`, `latest`), `checkpoint` one checkpoint with its training state,
-`differences` says why a folder belongs to another recipe, `signals` turns SIGTERM and SIGINT into a question that
-training asks. `report` is the run on one page, out of `curves` and `charts`.
+`folder` is the layout (log, checkpoints, `best`, `latest`), `differences` says why a folder belongs to another recipe,
+`signals` turns SIGTERM and SIGINT into a question that training asks. `report` is the run on one page, out of `curves`
+and `charts`. `checkpoint` is one checkpoint with its training state; it is not brought in here, because it loads what
+only training needs.
 """
 
-from unilmctl.runs.checkpoint import State, load_checkpoint, save_checkpoint
 from unilmctl.runs.curves import Curve, curves
 from unilmctl.runs.differences import check_same_run
 from unilmctl.runs.folder import Best, RunFolder, latest_run, model_folder
@@ -17,15 +17,12 @@ __all__ = [
     "Curve",
     "Lengths",
     "RunFolder",
-    "State",
     "StopSignals",
     "check_same_run",
     "curves",
     "latest_run",
     "lengths_of",
-    "load_checkpoint",
     "model_folder",
     "report_page",
-    "save_checkpoint",
     "write_report",
 ]

@@ -1,4 +1,8 @@
-"""One checkpoint: a model folder, the optimiser's moments beside it, and where training stands."""
+"""One checkpoint: a model folder, the optimiser's moments beside it, and where training stands.
+
+The moments of a model that is shared out among processes are a folder of safetensors, written and read by all of them
+through torch.distributed.checkpoint. Any number of processes goes on from either form.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -6,8 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from unilmctl.errors import ModelError, WriteError
 from unilmctl.files import write_atomically, write_errors
@@ -15,10 +25,14 @@ from unilmctl.model import Encoder
 from unilmctl.runs.folder import Best
 from unilmctl.tokens import Tokenizer
 from unilmctl.training import Position, load_optimizer, optimizer_tensors
+from unilmctl.training.distributed import ALONE, Processes
+from unilmctl.training.sharding import is_sharded, whole
+from unilmctl.training.state import empty_tensors
 from unilmctl.weights import ModelCard, save_model
 
 STATE = "state.json"
 MOMENTS = "training.safetensors"
+SHARDS = "training"
 
 
 @dataclass(frozen=True)
@@ -44,14 +58,20 @@ def save_checkpoint(
     *,
     optimizer: torch.optim.Optimizer,
     state: State,
+    processes: Processes = ALONE,
 ) -> None:
-    """Writes model, moments and state into `folder`, which the caller then publishes."""
-    save_model(folder, encoder, card, tokenizer)
-    with write_errors(folder / MOMENTS):
-        try:
-            save_file(optimizer_tensors(encoder, optimizer), folder / MOMENTS)
-        except SafetensorError as error:
-            raise WriteError(f"cannot write {folder / MOMENTS}: {error}") from error
+    """Writes model, moments and state into `folder`, which the caller then publishes.
+
+    All processes call it together: the first one writes, and each its share of what is shared out.
+    """
+    if is_sharded(encoder):
+        _save_shards(folder / SHARDS, optimizer_tensors(encoder, optimizer))
+    model = whole(encoder, processes)
+    if model is None:
+        return
+    save_model(folder, model, card, tokenizer)
+    if not is_sharded(encoder):
+        _save_moments(folder / MOMENTS, optimizer_tensors(encoder, optimizer))
     with write_atomically(folder / STATE) as file:
         file.write((json.dumps(_plain(state), indent=1) + "\n").encode())
 
@@ -69,8 +89,33 @@ def read_state(folder: Path) -> State:
 def load_checkpoint(folder: Path, encoder: Encoder, optimizer: torch.optim.Optimizer) -> State:
     """Puts a checkpoint's moments into the optimiser and returns its state; the weights come by `load_model`."""
     state = read_state(folder)
-    load_optimizer(encoder, optimizer, load_file(folder / MOMENTS))
+    found = _load_shards(folder / SHARDS, encoder) if (folder / SHARDS).is_dir() else load_file(folder / MOMENTS)
+    load_optimizer(encoder, optimizer, found)
     return state
+
+
+def _save_moments(path: Path, tensors: dict[str, Tensor]) -> None:
+    with write_errors(path):
+        try:
+            save_file(tensors, path)
+        except SafetensorError as error:
+            raise WriteError(f"cannot write {path}: {error}") from error
+
+
+def _save_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Each process writes a file with its share: pieces of tensors, and where in them they belong."""
+    try:
+        save(tensors, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    except CheckpointException as error:
+        raise WriteError(f"cannot write {folder}: {next(iter(error.failures.values()))[0]}") from error
+
+
+def _load_shards(folder: Path, encoder: Encoder) -> dict[str, Tensor]:
+    """The tensors of `optimizer_tensors`, shared out as the encoder is now."""
+    reader = HuggingFaceStorageReader(str(folder))
+    tensors = empty_tensors(encoder, reader.read_metadata().state_dict_metadata)
+    load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
+    return tensors
 
 
 def _plain(state: State) -> dict[str, Any]:

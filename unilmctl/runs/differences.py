@@ -19,6 +19,7 @@ FREE = (
     "finetune.average_last",
     "finetune.log_every",
     "finetune.threads",
+    "finetune.sharding",
     "finetune.tensorboard",
     "generate",
     "evaluate",

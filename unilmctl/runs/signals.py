@@ -1,6 +1,7 @@
 """SIGTERM and SIGINT as a question: "should we stop?"
 
-The first signal is remembered, so that training can save and end; the second one ends the process at once.
+The first signal is remembered, so that training can save and end; the second one ends the process at once. Under
+torchrun one stop arrives by several ways, and it is torchrun that ends at once those who take too long.
 """
 
 import os
@@ -13,10 +14,14 @@ INTERRUPTED = 130
 
 
 class StopSignals:
-    """A context manager that remembers the first SIGTERM or SIGINT; call it to ask whether one came."""
+    """A context manager that remembers the first SIGTERM or SIGINT; call it to ask whether one came.
 
-    def __init__(self) -> None:
+    With `patience` later ones are passed over, even after the block: they must not change the exit code.
+    """
+
+    def __init__(self, *, patience: bool = False) -> None:
         self.received: signal.Signals | None = None
+        self.patience = patience
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -26,7 +31,7 @@ class StopSignals:
 
     def __exit__(self, *failure: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, signal.SIG_IGN if self.patience else handler)  # type: ignore[arg-type]
 
     def __call__(self) -> bool:
         """Whether a signal came."""
@@ -40,7 +45,7 @@ class StopSignals:
         return error
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is not None and not self.patience:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.received = signal.Signals(number)
+        self.received = self.received or signal.Signals(number)

@@ -56,6 +56,6 @@ def whole(encoder: Encoder, processes: Processes) -> Encoder | None:
 def like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """The tensor where the parameter is: on its device, and shared out as it is if they have one shape."""
     tensor = tensor.to(parameter.device)
-    if isinstance(parameter, DTensor) and tensor.shape == parameter.shape:
+    if isinstance(parameter, DTensor) and not isinstance(tensor, DTensor) and tensor.shape == parameter.shape:
         return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)
     return tensor

@@ -1,10 +1,13 @@
 """The optimiser's state as named tensors, so that it can be kept in safetensors."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from unilmctl.errors import ModelError
 from unilmctl.model import Encoder
+from unilmctl.training.sharding import like
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -29,7 +32,21 @@ def load_optimizer(encoder: Encoder, optimizer: torch.optim.Optimizer, tensors: 
         raise ModelError(f"the optimiser's state does not fit the model: {different}", "start over with --fresh")
     for name, parameter in encoder.named_parameters():
         if name in found:
-            optimizer.state[parameter] = {
-                moment: tensors[f"{moment}.{name}"].to(parameter.device if moment != "step" else "cpu")
-                for moment in MOMENTS
-            }
+            optimizer.state[parameter] = {moment: like(tensors[f"{moment}.{name}"], parameter) for moment in MOMENTS}
+
+
+def empty_tensors(encoder: Encoder, keys: Iterable[str]) -> dict[str, Tensor]:
+    """Room for the tensors of `optimizer_tensors` that have these keys, where the parameters are.
+
+    ModelError when they are not those of this model.
+    """
+    parameters = dict(encoder.named_parameters())
+    room = {}
+    for key in keys:
+        moment, name = key.split(".", 1)
+        if name not in parameters:
+            raise ModelError(f"the optimiser's state does not fit the model: {name}", "start over with --fresh")
+        room[key] = (
+            torch.zeros((), device=parameters[name].device) if moment == "step" else torch.zeros_like(parameters[name])
+        )
+    return room

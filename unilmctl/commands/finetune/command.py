@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,12 @@ from unilmctl.commands.finetune.watching import watched
 from unilmctl.errors import DataError, RecipeError
 from unilmctl.preparation import Prepared
 from unilmctl.recipe import Recipe
-from unilmctl.runs import Best, RunFolder, StopSignals, check_same_run, load_checkpoint
+from unilmctl.runs import Best, RunFolder, StopSignals, check_same_run
 from unilmctl.runs.board import require_tensorboard
+from unilmctl.runs.checkpoint import load_checkpoint
 from unilmctl.training import build_optimizer
+from unilmctl.training.distributed import ALONE, Processes, cores, together
+from unilmctl.training.sharding import shard
 from unilmctl.weights import load_model, save_model
 
 
@@ -38,27 +42,38 @@ class FinetuneReport:
 def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> FinetuneReport:
     """Trains the recipe; started again it goes on from the newest checkpoint, or with `fresh` starts over.
 
-    Raises a UserError for mistakes in recipe, data and model; Stopped, with everything saved, after a signal.
+    Under torchrun the processes share the run, and each returns the same report. Raises a UserError for mistakes in
+    recipe, data and model; Stopped, with everything saved, after a signal.
     """
-    plan = recipes.load(recipe, settings)
-    if plan.finetune.tensorboard:
-        require_tensorboard()
-    torch.set_num_threads(plan.finetune.threads or _cores())
-    folder = RunFolder(plan.run)
+    with together(os.environ) as processes:
+        if not processes.first:
+            console.configure(quiet=True)
+        plan = recipes.load(recipe, settings)
+        if plan.finetune.tensorboard:
+            require_tensorboard()
+        torch.set_num_threads(plan.finetune.threads or cores())
+        folder = RunFolder(plan.run)
+        prepared = processes.in_turn(lambda: _begin(plan, folder, fresh=fresh) if processes.first else prepare(plan))
+        with StopSignals(patience=processes.size > 1) as signals:
+            fitting = assemble(plan, folder, prepared, signals, processes)
+            seen = watched(plan, folder, prepared.stores, after=fitting.position.step)
+            with seen if processes.first else nullcontext():
+                fitting.run()
+                fitting.best = processes.from_first(lambda: finish(fitting))
+    report = FinetuneReport(plan.run, fitting.position.step, plan.finetune.keep_best_by, fitting.best)
+    _tell(report)
+    return report
+
+
+def _begin(plan: Recipe, folder: RunFolder, *, fresh: bool) -> Prepared:
+    """Prepares the data, and makes the run folder this recipe's."""
     if fresh:
         folder.clear()
     elif folder.recipe.exists():
         check_same_run(_recorded(folder), plan.resolved(), folder.folder)
     prepared = prepare(plan)
     folder.start(recipes.dump_yaml(plan))
-    with StopSignals() as signals:
-        fitting = assemble(plan, folder, prepared, signals)
-        with watched(plan, folder, prepared.stores, after=fitting.position.step):
-            fitting.run()
-            finish(fitting)
-    report = FinetuneReport(plan.run, fitting.position.step, plan.finetune.keep_best_by, fitting.best)
-    _tell(report)
-    return report
+    return prepared
 
 
 def prepare(plan: Recipe) -> Prepared:
@@ -92,17 +107,22 @@ def prepare(plan: Recipe) -> Prepared:
     return prepared
 
 
-def assemble(plan: Recipe, folder: RunFolder, prepared: Prepared, signals: StopSignals) -> Fitting:
+def assemble(
+    plan: Recipe, folder: RunFolder, prepared: Prepared, signals: StopSignals, processes: Processes = ALONE
+) -> Fitting:
     """Everything that training needs, at the newest checkpoint or at the beginning."""
-    checkpoint, problems = folder.newest()
-    for problem in problems:
-        console.warn(f"a checkpoint is broken and left out: {problem}")
+    checkpoint, problems = processes.from_first(folder.newest)
+    notes = [f"a checkpoint is broken and left out: {problem}" for problem in problems]
     if checkpoint is None:
-        (encoder, card), notes = starting_model(plan, prepared.tokenizer)
-        for note in notes:
-            console.warn(note)
+        (encoder, card), more = starting_model(plan, prepared.tokenizer)
+        notes += more
     else:
         encoder, card = resumed_model(load_model(checkpoint), plan)
+    for note in notes if processes.first else ():
+        console.warn(note)
+    encoder.to(processes.device)
+    if plan.finetune.sharding == "full" and processes.size > 1:
+        shard(encoder, processes)
     options = train_options(plan)
     optimizer = build_optimizer(encoder, options)
     frame = frame_of(plan, prepared.tokenizer, card)
@@ -118,6 +138,7 @@ def assemble(plan: Recipe, folder: RunFolder, prepared: Prepared, signals: StopS
         validation=validation_of(plan, prepared, frame, card),
         signals=signals,
         data=fingerprint(prepared.stores["train"]),
+        processes=processes,
     )
     if checkpoint is not None:
         _resume(fitting, checkpoint)
@@ -136,25 +157,27 @@ def _resume(fitting: Fitting, checkpoint: Path) -> None:
         console.say(f"going on from step {state.position.step:,} in {fitting.folder.folder}")
 
 
-def finish(fitting: Fitting) -> None:
-    """Averages the last checkpoints where the recipe asks for it; the average becomes the best if it is better."""
+def finish(fitting: Fitting) -> Best | None:
+    """Averages the last checkpoints where the recipe asks for it, and returns the best: the average if it is better."""
     step, folder, schedule = fitting.position.step, fitting.folder, fitting.schedule
     steps = fitting.regular_steps()[-schedule.average_last :]
     if schedule.average_last < 2 or len(steps) < 2:
-        return
+        return fitting.best
     logged = [entry for entry in folder.read_log() if entry["event"] == "average" and entry["step"] == step]
     value = float(logged[-1].get(schedule.keep_best_by, math.nan)) if logged else _averaged(fitting, steps)
     if better(schedule.keep_best_by, value, fitting.best.value if fitting.best else None):
-        fitting.best = Best("average", value)
         folder.point("best", "average")
+        return Best("average", value)
+    return fitting.best
 
 
 def _averaged(fitting: Fitting, steps: list[int]) -> float:
     """Writes checkpoints/average and returns its criterion. Raises Stopped when a signal came meanwhile."""
     folder = fitting.folder
-    average([folder.checkpoint(step) for step in steps], fitting.encoder)
-    folder.publish("average", lambda path: save_model(path, fitting.encoder, fitting.card, fitting.tokenizer))
-    value = fitting.measure("average")
+    encoder = load_model(folder.checkpoint(steps[-1])).encoder.to(fitting.processes.device)
+    average([folder.checkpoint(step) for step in steps], encoder)
+    folder.publish("average", lambda path: save_model(path, encoder, fitting.card, fitting.tokenizer))
+    value = fitting.measure("average", encoder)
     if value is None:
         raise fitting.signals.stopped(f"stopped after the last step; all is saved in {folder.folder}")
     return value
@@ -168,11 +191,6 @@ def _recorded(folder: RunFolder) -> dict[str, object]:
             f"{folder.recipe}: written by another version of the program\n{error.message}",
             "start over with --fresh, or give the recipe another `run` folder",
         ) from error
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _tell(report: FinetuneReport) -> None:

@@ -1,12 +1,15 @@
 """Drives the training loop: logs, evaluates, saves, remembers the best, stops when asked.
 
 After every step, in this order: the log line, the evaluation, the checkpoint. Each is due at fixed steps, so that a run
-that was stopped and one that was not leave the same files.
+that was stopped and one that was not leave the same files. Where many processes share a run, each of them has a
+fitting, all decide the same, and the first one writes.
 """
 
 import math
+import signal
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +18,12 @@ from unilmctl import console
 from unilmctl.commands.finetune.validation import Validation, better
 from unilmctl.model import Encoder
 from unilmctl.recipe import Finetune
-from unilmctl.runs import Best, RunFolder, State, StopSignals, save_checkpoint
+from unilmctl.runs import Best, RunFolder, StopSignals
+from unilmctl.runs.checkpoint import State, save_checkpoint
 from unilmctl.tokens import Tokenizer
 from unilmctl.training import BEGINNING, Feed, Position, Step, TrainOptions, train
+from unilmctl.training.distributed import ALONE, Processes
+from unilmctl.training.sharding import whole
 from unilmctl.weights import ModelCard
 
 SUMS = ("steps", "loss", "labels", "tokens", "padded_tokens", "seconds")
@@ -38,6 +44,7 @@ class Fitting:
     validation: Validation | None
     signals: StopSignals
     data: str
+    processes: Processes = ALONE
     position: Position = BEGINNING
     best: Best | None = None
     evaluated: bool = True
@@ -48,21 +55,38 @@ class Fitting:
         """Goes on from a checkpoint whose weights and moments are already in place."""
         self.position, self.best, self.evaluated, self.sums = state.position, state.best, state.evaluated, state.sums
         self.saved = state.position.step
-        self.folder.truncate_log(step=state.position.step, evaluated=state.evaluated)
+        if self.processes.first:
+            self.folder.truncate_log(step=state.position.step, evaluated=state.evaluated)
+
+    def stop(self) -> bool:
+        """Whether a process was asked to stop. Everyone asks together, and then has received the same."""
+        self.signals()
+        received = self.processes.largest(self.signals.received or 0)
+        if received:
+            self.signals.received = signal.Signals(received)
+        return received > 0
 
     def run(self) -> None:
         """Trains to the end. Raises Stopped, with everything saved, when a signal came."""
         if not self.evaluated:
             self._evaluate_and_save()
-        steps = train(self.encoder, self.optimizer, self.feed, self.options, start=self.position, stop=self.signals)
+        steps = train(
+            self.encoder,
+            self.optimizer,
+            self.feed,
+            self.options,
+            start=self.position,
+            stop=self.stop,
+            processes=self.processes,
+        )
         with self._progress() as progress:
             for step in steps:
                 progress.show(step)
                 self._note(step)
                 self._evaluate_and_save()
-                if self.signals():
+                if self.stop():
                     break
-        if self.signals():
+        if self.stop():
             self._stop()
 
     def _progress(self) -> console.TrainingProgress:
@@ -77,7 +101,8 @@ class Fitting:
         if not step.skipped:
             self.sums = {name: self.sums[name] + value for name, value in zip(SUMS, added, strict=True)}
         if self._is_due(step.number, self.schedule.log_every) and self.sums["steps"]:
-            self.folder.log(self._entry(step))
+            if self.processes.first:
+                self.folder.log(self._entry(step))
             self.sums = dict.fromkeys(SUMS, 0.0)
 
     def _entry(self, step: Step) -> dict[str, Any]:
@@ -99,7 +124,7 @@ class Fitting:
         """Evaluates where that is due, and saves where that is due or the evaluation was the best so far."""
         number, improved = self.position.step, False
         if not self.evaluated:
-            found = self.measure("evaluation")
+            found = self._evaluate()
             if found is None:
                 return
             self.evaluated = True
@@ -109,12 +134,17 @@ class Fitting:
         if improved or (number != self.saved and self._is_due(number, self.schedule.save_every)):
             self.save(number)
 
-    def measure(self, event: str) -> float | None:
+    def _evaluate(self) -> float | None:
+        """The criterion at this step, measured by the first process; None when asked to stop."""
+        encoder = whole(self.encoder, self.processes) if self.validation is not None else self.encoder
+        return self.processes.from_first(lambda: self.measure("evaluation", encoder or self.encoder))
+
+    def measure(self, event: str, encoder: Encoder) -> float | None:
         """Evaluates, logs, and returns the criterion that the best checkpoint is kept by; None when asked to stop."""
         if self.validation is None:
             return math.nan
         began = time.perf_counter()
-        found = self.validation.measure(self.encoder, self.signals)
+        found = self.validation.measure(encoder, self.signals)
         if found is None:
             return None
         seconds = round(time.perf_counter() - began, 3)
@@ -124,14 +154,27 @@ class Fitting:
 
     def save(self, number: int) -> None:
         """Writes the checkpoint of this step, points to it, and removes those that are no longer wanted."""
-        state = State(self.position, self.sums, self.best, self.evaluated, self.data)
-        self.folder.publish(
-            f"step-{number}",
-            lambda folder: save_checkpoint(
-                folder, self.encoder, self.card, self.tokenizer, optimizer=self.optimizer, state=state
-            ),
-        )
         self.saved = number
+        if self.processes.first:
+            self.folder.publish(f"step-{number}", self._fill)
+            self._tidy(number)
+        else:
+            self._fill(Path())
+        self.processes.wait()
+
+    def _fill(self, folder: Path) -> None:
+        """Writes the checkpoint into the folder that the first process has made."""
+        save_checkpoint(
+            self.processes.from_first(lambda: folder),
+            self.encoder,
+            self.card,
+            self.tokenizer,
+            optimizer=self.optimizer,
+            state=State(self.position, self.sums, self.best, self.evaluated, self.data),
+            processes=self.processes,
+        )
+
+    def _tidy(self, number: int) -> None:
         self.folder.point("latest", f"step-{number}")
         if self.best:
             self.folder.point("best", self.best.name)

@@ -10,10 +10,12 @@ columns of the cache; D hidden width, A heads, V vocabulary.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from unilmctl.model.cache import Cache, KeysValues
 from unilmctl.model.config import ModelConfig
-from unilmctl.model.layers import Embeddings, LanguageModelHead, Layer, RelativeBias, steady_width
+from unilmctl.model.kernels import take
+from unilmctl.model.layers import Asked, Embeddings, LanguageModelHead, Layer, RelativeBias, steady_width
 from unilmctl.visibility import Slots, visible
 
 
@@ -23,6 +25,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # whether training computes what is inside a layer twice, instead of keeping it
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.relative = RelativeBias(config) if config.relative_buckets else None
@@ -40,16 +43,27 @@ class Encoder(nn.Module):
         self.embeddings.word.weight.data[self.config.pad].zero_()
 
     def forward(
-        self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots
+        self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots, wanted: Tensor | None = None
     ) -> tuple[Tensor, list[KeysValues]]:
-        """Full pass: tokens [B, T] give hidden states [B, T, D], and keys and values of every layer."""
+        """Full pass: tokens [B, T] give hidden states [B, T, D], and keys and values of every layer.
+
+        With `wanted`, flat slots (row * T + slot) [N] row after row, the result is [N, D], and the last layer works for
+        those slots alone. With `recompute` nothing but hidden states is returned.
+        """
         hidden = self.embeddings(ids, positions, segments)
         mask = self._mask(slots, positions)
+        asked = None if wanted is None else Asked.of(wanted, *ids.shape)
         fresh = []
         for layer in self.layers:
-            hidden, keys_values = layer(hidden, mask)
+            if asked is not None and layer is self.layers[-1]:
+                hidden, keys_values = layer(hidden, take(mask, asked.queries), asked)
+            elif self.recompute and torch.is_grad_enabled():
+                hidden = checkpoint(_hidden, layer, hidden, mask, use_reentrant=False)
+                continue
+            else:
+                hidden, keys_values = layer(hidden, mask)
             fresh.append(keys_values)
-        return hidden, fresh
+        return hidden, [] if self.recompute else fresh
 
     def read(
         self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots, *, memory: torch.dtype, last: bool
@@ -109,7 +123,9 @@ class Encoder(nn.Module):
             bias = self.relative(positions, positions).to(self.head.bias.dtype)
             mask = torch.where(mask, bias, float("-inf"))
         if torch.is_grad_enabled():
-            return mask
+            if self.relative is not None or mask.device.type != "cpu":
+                return mask
+            return torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
         extra = steady_width(mask.shape[3]) - mask.shape[3]
         padded: Tensor = functional.pad(mask, (0, extra), value=False if self.relative is None else float("-inf"))
         return padded
@@ -120,6 +136,11 @@ class Encoder(nn.Module):
         sentences, _, queries, _ = mask.shape
         bias: Tensor = relative(positions.view(sentences, queries), cache.positions[:sentences])
         return bias.to(mask.dtype)
+
+
+def _hidden(layer: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
+    result: Tensor = layer(hidden, mask)[0]
+    return result
 
 
 def _last_queries(mask: Tensor, queries: int, asked: int) -> Tensor:

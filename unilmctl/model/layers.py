@@ -5,7 +5,7 @@ Shapes: B rows (or R beams), T tokens, D hidden width, A heads, d = D / A, Q que
 
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,38 @@ from torch.nn import functional
 
 from unilmctl.model.cache import KeysValues
 from unilmctl.model.config import ModelConfig
+from unilmctl.model.kernels import dropout, mix, take
+
+
+class Asked(NamedTuple):
+    """The slots that the last layer of a full pass works for.
+
+    `slots` [N] are flat (row * T + slot); `queries` [B, Q] are each row's, filled up with slot 0; `places` [N] says
+    where in the flattened queries each slot is.
+    """
+
+    slots: Tensor
+    queries: Tensor
+    places: Tensor
+
+    @classmethod
+    def of(cls, slots: Tensor, rows: int, tokens: int) -> "Asked":
+        """Flat slots [N], row after row, of `rows` rows of so many `tokens`."""
+        row = slots // tokens
+        counts = torch.bincount(row, minlength=rows)
+        within = torch.arange(len(slots), device=slots.device) - (counts.cumsum(0) - counts)[row]
+        width = int(counts.max())
+        queries = slots.new_zeros(rows, width)
+        queries[row, within] = slots % tokens
+        return cls(slots, queries, row * width + within)
+
+
+class Dropout(nn.Dropout):
+    """Dropout while training, from fewer random numbers (see `kernels.dropout`)."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Of any shape."""
+        return dropout(values, self.p) if self.training else values
 
 
 def gelu(values: Tensor) -> Tensor:
@@ -76,7 +108,7 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(config.positions, width)
         self.segment = nn.Embedding(config.segments, width) if config.segments else None
         self.norm = nn.LayerNorm(width, eps=config.norm_epsilon)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.project = nn.Linear(width, config.hidden) if width != config.hidden else None
         if config.reserved_positions:  # never read: kept so that the family's file can be written back bit-equal
             self.register_buffer("reserved", torch.zeros(config.reserved_positions, width))
@@ -100,26 +132,42 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
         self.output = nn.Linear(config.hidden, config.hidden)
         self.norm = nn.LayerNorm(config.hidden, eps=config.norm_epsilon)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def project(self, hidden: Tensor) -> tuple[Tensor, KeysValues]:
         """[B, T, D] gives queries [B, A, T, d] and the tokens' keys and values."""
-        batch, tokens, width = hidden.shape
-        fused = self.qkv(hidden).view(batch, tokens, 3, self.heads, width // self.heads)
-        query, key, value = fused.permute(2, 0, 3, 1, 4).unbind(0)
+        query, key, value = self._fused(hidden).unbind(0)
         return query, KeysValues(key, value)
 
+    def _fused(self, hidden: Tensor) -> Tensor:
+        """[B, T, D] gives queries, keys and values as one view [3, B, A, T, d]."""
+        batch, tokens, width = hidden.shape
+        fused: Tensor = self.qkv(hidden).view(batch, tokens, 3, self.heads, width // self.heads)
+        return fused.permute(2, 0, 3, 1, 4)
+
     def finish(self, hidden: Tensor, mixed: Tensor) -> Tensor:
-        """Output projection, residual and norm: [B, T, D] and mixed values [B, A, T, d] give [B, T, D]."""
-        joined = mixed.transpose(1, 2).reshape(hidden.shape)
+        """Output projection, residual and norm: [..., D] and mixed values in the same order give [..., D]."""
+        joined = mixed.reshape(hidden.shape)
         result: Tensor = self.norm(hidden + self.dropout(self.output(joined)))
         return result
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, KeysValues]:
-        """Full pass: [B, T, D] under a mask [B, 1 or A, T, T] (bool, or float to be added)."""
-        query, fresh = self.project(hidden)
-        mixed = self._attend(query, fresh, mask)
-        return self.finish(hidden, mixed), fresh
+    def forward(self, hidden: Tensor, mask: Tensor, asked: Asked | None = None) -> tuple[Tensor, KeysValues]:
+        """Full pass: [B, T, D] under a mask [B, 1 or A, T, T] (bool, or float to be added).
+
+        With `asked` the mask is [B, 1 or A, Q, T], and the result [N, D], of those slots alone.
+        """
+        fused = self._fused(hidden)
+        fresh = KeysValues(fused[1], fused[2])
+        queries = None if asked is None else asked.queries
+        if torch.is_grad_enabled() and fused.device.type == "cpu":
+            mixed = mix(fused.contiguous(), mask, self.dropout_rate if self.training else 0.0, queries)
+        else:
+            mixed = self._attend(fused[0] if queries is None else take(fused[0], queries), fresh, mask)
+        mixed = mixed.transpose(1, 2)  # [B, Q, A, d]
+        if asked is None:
+            return self.finish(hidden, mixed), fresh
+        chosen = mixed.flatten(0, 1).index_select(0, asked.places)  # [N, A, d]
+        return self.finish(hidden.flatten(0, 1).index_select(0, asked.slots), chosen), fresh
 
     def read(self, hidden: Tensor, mask: Tensor, memory: torch.dtype) -> tuple[Tensor, KeysValues]:
         """Source pass as `forward`, but keys and values are kept in `memory`, and unless that is float32 used in it.
@@ -131,7 +179,7 @@ class Attention(nn.Module):
         query, fresh = self.project(hidden)
         kept = KeysValues(*(torch.empty(part.shape, dtype=memory, device=part.device).copy_(part) for part in fresh))
         mixed, _ = attend(torch.empty_like(kept.keys).copy_(query), *kept, mask)
-        return self.finish(hidden, mixed.to(hidden.dtype)), kept
+        return self.finish(hidden, mixed.to(hidden.dtype).transpose(1, 2)), kept
 
     def step(self, hidden: Tensor, table: Tensor, vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """New tokens [R, Q, D] are written into a cache's `table` at `vectors` (see `Places`) and read from it.
@@ -219,7 +267,7 @@ class Layer(nn.Module):
         self.inner = nn.Linear(config.hidden, config.feedforward)
         self.outer = nn.Linear(config.feedforward, config.hidden)
         self.norm = nn.LayerNorm(config.hidden, eps=config.norm_epsilon)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.activation = ACTIVATION[config.activation]
 
     def feedforward(self, hidden: Tensor) -> Tensor:
@@ -227,9 +275,9 @@ class Layer(nn.Module):
         result: Tensor = self.norm(hidden + self.dropout(self.outer(self.activation(self.inner(hidden)))))
         return result
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, KeysValues]:
+    def forward(self, hidden: Tensor, mask: Tensor, asked: Asked | None = None) -> tuple[Tensor, KeysValues]:
         """Full pass under `mask` (see `Attention.forward`)."""
-        hidden, fresh = self.attention(hidden, mask)
+        hidden, fresh = self.attention(hidden, mask, asked)
         return self.feedforward(hidden), fresh
 
     def read(self, hidden: Tensor, mask: Tensor, memory: torch.dtype) -> tuple[Tensor, KeysValues]:

@@ -24,7 +24,7 @@ from unilmctl.model import Encoder
 from unilmctl.rows import LANGUAGE_MODEL, Batch
 from unilmctl.training.distributed import ALONE, Piece, Processes
 from unilmctl.training.feed import BEGINNING, Feed, Place, Position
-from unilmctl.training.loss import chunked_loss, smoothed_loss
+from unilmctl.training.loss import chunked_loss, smoothed_loss, spent_loss
 from unilmctl.training.optimizer import TrainOptions, learning_rate
 from unilmctl.visibility import Slots
 
@@ -172,12 +172,13 @@ def _batch_loss(
     def loss_of(hidden: Tensor, targets: Tensor) -> Tensor:
         with _autocast(device, precision):
             logits = encoder.logits(hidden)
-        return smoothed_loss(logits, targets, smoothing=smoothing, pad=encoder.config.pad)
+        compute = smoothed_loss if scale is None else spent_loss
+        return compute(logits, targets, smoothing=smoothing, pad=encoder.config.pad)
 
+    places = [part.to(device) for part in (batch.ids, batch.positions, batch.segments)]
     with _autocast(device, precision):
-        hidden, _ = encoder(batch.ids.to(device), batch.positions.to(device), batch.segments.to(device), slots)
-    selected = hidden.flatten(0, 1).index_select(0, wanted.slots.to(device))  # [N, D]
-    return chunked_loss(loss_of, selected, wanted.targets.to(device), scale=scale)
+        hidden, _ = encoder(*places, slots, wanted.slots.to(device))  # [N, D]
+    return chunked_loss(loss_of, hidden, wanted.targets.to(device), scale=scale)
 
 
 def _autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

@@ -5,6 +5,7 @@ Shapes: N labels, D hidden width, V vocabulary.
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from torch.nn import functional
 
 CHUNK = 2048
 """Labels whose logits [CHUNK, V] are held at once."""
+
+BLOCK = 16
+"""Labels whose logits are turned into a gradient at once on a CPU: they stay in its cache meanwhile."""
 
 MULTIPLE = 64
 """Chunks are filled up to a multiple of this: every new shape costs a kernel its preparation, and memory to keep it."""
@@ -25,7 +29,11 @@ def smoothed_loss(logits: Tensor, targets: Tensor, *, smoothing: float, pad: int
     the loss of UniLM and s2s-ft; it is computed from sums of log-probabilities, without a matrix of targets.
     """
     logits = logits.float()
-    normaliser = logits.logsumexp(-1)
+    return _losses(logits, targets, logits.logsumexp(-1), smoothing=smoothing, pad=pad)
+
+
+def _losses(logits: Tensor, targets: Tensor, normaliser: Tensor, *, smoothing: float, pad: int) -> Tensor:
+    """`smoothed_loss` of float32 logits whose log-sum-exp [N] is known."""
     picked = logits.gather(-1, targets[:, None])[:, 0] - normaliser
     loss = -picked
     if smoothing > 0:
@@ -35,6 +43,41 @@ def smoothed_loss(logits: Tensor, targets: Tensor, *, smoothing: float, pad: int
         entropy = (1 - smoothing) * math.log(1 - smoothing) + smoothing * math.log(share)
         loss = entropy - (1 - smoothing) * picked - share * others
     return loss.masked_fill(targets == pad, 0.0)
+
+
+def spent_loss(logits: Tensor, targets: Tensor, *, smoothing: float, pad: int) -> Tensor:
+    """`smoothed_loss`, whose gradient is at once put in the place of the logits [N, V], which are lost.
+
+    The gradient of one label is softmax - target, a constant for all entries but two: no other [N, V] is ever held.
+    """
+    losses: Tensor = _Spent.apply(logits, targets, smoothing, pad)  # type: ignore[no-untyped-call]
+    return losses
+
+
+class _Spent(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, logits: Tensor, targets: Tensor, smoothing: float, pad: int) -> Tensor:
+        """Blocks of rows that fit a cache, in float32."""
+        share = smoothing / (logits.shape[-1] - 2)
+        rows = len(logits) if logits.is_cuda else BLOCK
+        losses = []
+        for block, wanted in zip(logits.split(rows), targets.split(rows), strict=True):
+            gradient = block.softmax(-1, dtype=torch.float32)
+            normaliser = block.amax(-1).float() - gradient.amax(-1).log()
+            losses.append(_losses(block.float(), wanted, normaliser, smoothing=smoothing, pad=pad))
+            if share:
+                gradient -= share
+                gradient[:, pad] += share
+            picked = wanted[:, None]
+            gradient.scatter_add_(1, picked, gradient.new_full(picked.shape, share + smoothing - 1))
+            block.copy_(gradient.masked_fill_(picked == pad, 0.0))
+        context.save_for_backward(logits)
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        """What the forward pass left, scaled."""
+        return context.saved_tensors[0].mul_(gradients[0][:, None]), None, None, None
 
 
 def chunked_loss(

@@ -1,0 +1,152 @@
+"""No wasted work: what training leaves out changes neither losses nor gradients."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import FRAME, tiny_encoder
+from torch import Tensor
+from torch.nn import functional
+
+from unilmctl.model import Encoder
+from unilmctl.model.kernels import dropout, kept, mix
+from unilmctl.objectives import build
+from unilmctl.rows import LANGUAGE_MODEL, Batch, Example, Row, pack, pad
+from unilmctl.training.loop import _batch_loss
+from unilmctl.training.loss import smoothed_loss, spent_loss
+
+OBJECTIVES = ("pseudo", "masked", "causal")
+
+
+def rows(objective: str) -> list[Row]:
+    random = np.random.default_rng(3)
+    sizes = [(4, 3), (9, 1), (2, 6), (7, 5), (1, 1)]
+    made = build(objective)
+    return [made(Example(random.integers(5, 24, s), random.integers(5, 24, t)), FRAME, random) for s, t in sizes]
+
+
+def gradients(encoder: Encoder, batches: list[Batch], labels: int, precision: str = "float32") -> dict[str, Tensor]:
+    encoder.zero_grad()
+    for batch in batches:
+        _batch_loss(encoder, batch, smoothing=0.1, precision=precision, scale=1.0 / labels)
+    return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+
+
+def definition(encoder: Encoder, batch: Batch, labels: int) -> dict[str, Tensor]:
+    """The slow twin: hidden states of all slots, all logits, autograd."""
+    encoder.zero_grad()
+    wanted = batch.labels[LANGUAGE_MODEL]
+    hidden, _ = encoder(batch.ids, batch.positions, batch.segments, batch.slots)
+    logits = encoder.logits(hidden).flatten(0, 1)[wanted.slots]
+    (smoothed_loss(logits, wanted.targets, smoothing=0.1, pad=0).sum() / labels).backward()
+    return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+
+
+def apart(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
+    """The norm of the difference over the norm of the gradient, over all parameters."""
+    assert left.keys() == right.keys()
+    whole = sum(float(value.double().square().sum()) for value in right.values())
+    return (sum(float((left[name] - right[name]).double().square().sum()) for name in right) / whole) ** 0.5
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("buckets", [0, 8])
+def test_packed_padded_accumulated_and_alone_give_the_same_gradient(objective: str, buckets: int) -> None:
+    encoder = Encoder(replace(tiny_encoder().config, relative_buckets=buckets)).train()
+    encoder.initialize(torch.Generator().manual_seed(2))
+    if encoder.relative is not None:
+        torch.nn.init.normal_(encoder.relative.weight, generator=torch.Generator().manual_seed(4))
+    made = rows(objective)
+    labels = sum(len(row.labels[LANGUAGE_MODEL].slots) for row in made)
+    padded = pad(made, pad_id=0, length=40)
+    expected = definition(encoder, padded, labels)
+    ways = {
+        "padded": [padded],
+        "packed": [pad([pack(made)], pad_id=0)],
+        "packed in two": [pad([pack(made[:2]), pack(made[2:])], pad_id=0)],
+        "accumulated": [pad(made[:2], pad_id=0), pad(made[2:], pad_id=0)],
+        "one by one": [pad([row], pad_id=0) for row in made],
+    }
+    for name, batches in ways.items():
+        assert apart(gradients(encoder, batches, labels), expected) < 1e-5, name
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_recomputing_layers_changes_nothing(objective: str) -> None:
+    encoder = tiny_encoder(dropout=0.2).train()
+    batch, found = pad(rows(objective), pad_id=0), []
+    for recompute in (False, True):
+        encoder.recompute = recompute
+        torch.manual_seed(5)
+        found.append(gradients(encoder, [batch], 9))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_bfloat16_gradients_are_near_those_of_float32() -> None:
+    encoder, batch = tiny_encoder().train(), pad(rows("pseudo"), pad_id=0)
+    assert apart(gradients(encoder, [batch], 9, "bfloat16"), gradients(encoder, [batch], 9)) < 0.03
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("count", [1, 16, 37])
+def test_a_spent_loss_is_the_loss_and_its_gradient(count: int, smoothing: float) -> None:
+    logits = torch.randn(count, 50, generator=torch.Generator().manual_seed(1)) * 4
+    targets = torch.arange(count) % 7  # some of them are 3, the padding
+    plain, spent = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    weight = torch.arange(count) + 1.0
+    expected = smoothed_loss(plain * 1.0, targets, smoothing=smoothing, pad=3)
+    found = spent_loss(spent * 1.0, targets, smoothing=smoothing, pad=3)
+    torch.testing.assert_close(found, expected)
+    (expected * weight).sum().backward()
+    (found * weight).sum().backward()
+    torch.testing.assert_close(spent.grad, plain.grad)
+
+
+@pytest.mark.parametrize("asked", [None, torch.tensor([[4, 1], [0, 2]])])
+def test_attention_by_hand_has_the_gradients_of_autograd(asked: Tensor | None) -> None:
+    random = torch.Generator().manual_seed(1)
+    fused = torch.randn(3, 2, 2, 5, 4, generator=random)
+    mask = torch.randn(2, 2, 5 if asked is None else 2, 5, generator=random)
+    weight = torch.randn(2, 2, mask.shape[2], 4, generator=random)
+    found = []
+    for by_hand in (True, False):
+        inputs, added = fused.clone().requires_grad_(), mask.clone().requires_grad_()
+        if by_hand:
+            mixed = mix(inputs, added, 0.0, asked)
+        else:
+            query = inputs[0] if asked is None else torch.stack([inputs[0, i][:, asked[i]] for i in range(2)])
+            mixed = functional.scaled_dot_product_attention(query, inputs[1], inputs[2], attn_mask=added)
+        (mixed * weight).sum().backward()
+        found.append((mixed.detach(), inputs.grad, added.grad))
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_the_gradient_of_attention_with_dropout_is_that_of_what_was_kept() -> None:
+    """A small change of the input changes the output as the gradient says, if the same weights are dropped."""
+    fused = torch.randn(3, 1, 2, 4, 4, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    mask, change = torch.zeros(1, 1, 4, 4), torch.randn(3, 1, 2, 4, 4, generator=torch.Generator().manual_seed(2))
+
+    def total(values: Tensor) -> Tensor:
+        torch.manual_seed(7)
+        return mix(values, mask, 0.5, None).square().sum()
+
+    (gradient,) = torch.autograd.grad(total(fused), fused)
+    measured = (total(fused + 1e-2 * change) - total(fused - 1e-2 * change)) / 2e-2
+    assert float(measured.detach()) == pytest.approx(float((gradient * change).sum()), rel=2e-2)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate: float) -> None:
+    torch.manual_seed(1)
+    factors = kept(torch.empty(301, 333), rate)
+    assert float((factors == 0).float().mean()) == pytest.approx(rate, abs=0.01)
+    assert sorted(set(factors.flatten().tolist())) == [0.0, pytest.approx(1 / (1 - rate), rel=1e-3)]
+    assert float(factors.mean()) == pytest.approx(1, abs=0.02)
+    assert float(torch.corrcoef(torch.stack((factors.flatten()[:-1], factors.flatten()[1:])))[0, 1].abs()) < 0.02
+
+
+def test_without_a_rate_dropout_asks_for_no_random_number() -> None:
+    values, before = torch.ones(3), torch.random.get_rng_state()
+    assert dropout(values, 0.0) is values
+    assert torch.equal(before, torch.random.get_rng_state())

@@ -291,3 +291,63 @@ def test_sigterm_saves_and_exits_75_and_the_run_goes_on(place: Path) -> None:
     step = RunFolder(place / "run").steps()[-1]
     assert RunFolder(place / "run").newest()[1] == []
     assert tune(f"finetune.steps={step + 1}").steps == step + 1
+
+
+LORA = ("finetune.lora={rank: 2, dropout: 0.1}",)
+EMA = ("finetune.ema=0.9",)
+
+
+@pytest.fixture
+def base(place: Path) -> Path:
+    """A recipe that starts from a model that has learnt something, in the folder `base`."""
+    model_folder(tune("run=first").run).rename(place / "base")
+    lines = (place / "recipe.yaml").read_text().splitlines()
+    begun = {"model": "model: {init: base, dropout: 0.1}", "tokens": "tokens: {max_source: 16, max_target: 12}"}
+    (place / "recipe.yaml").write_text("\n".join(begun.get(line.split(":")[0], line) for line in lines))
+    return place
+
+
+@pytest.mark.parametrize("question", [3, 14, 17])
+@pytest.mark.parametrize("settings", [EMA, LORA, (*LORA, *EMA)], ids=["averages", "adapters", "both"])
+def test_averages_and_adapters_go_on_as_if_never_stopped(
+    settings: tuple[str, ...], question: int, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune(*settings)
+    expected = contents(base / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(StopSignals, "__call__", StopAt(question, signal.SIGTERM).asked_by)
+        with pytest.raises(Stopped):
+            tune(*settings, fresh=True)
+    tune(*settings)
+    assert contents(base / "run") == expected
+
+
+def test_averages_are_the_model_and_the_weights_lie_beside(place: Path) -> None:
+    tune(*EMA)
+    folder = RunFolder(place / "run").checkpoint(7)
+    name = "layers.0.inner.weight"
+    kept = load_file(folder / "training.safetensors")
+    shown = load_model(folder).encoder.state_dict()[name]
+    assert torch.equal(shown, kept[f"average.{name}"])
+    assert not torch.equal(shown, kept[f"weights.{name}"])
+    tune("run=plain")
+    plain = load_model(RunFolder(place / "plain").checkpoint(7)).encoder.state_dict()
+    assert torch.equal(plain[name], kept[f"weights.{name}"])
+
+
+def test_adapters_are_merged_into_the_model_and_saved_for_peft(base: Path) -> None:
+    report = tune(*LORA)
+    folder = RunFolder(report.run).checkpoint(7)
+    before, after = (load_model(place).encoder.state_dict() for place in (base / "base", folder))
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    linears = ("attention.qkv", "attention.output", "inner", "outer")
+    assert changed == {f"layers.{layer}.{name}.weight" for layer in range(2) for name in linears}
+    tensors = load_file(folder / "adapter" / "adapter_model.safetensors")
+    inner = "base_model.model.bert.encoder.layer.1.intermediate.dense"
+    added = 16 / 2 * tensors[f"{inner}.lora_B.weight"] @ tensors[f"{inner}.lora_A.weight"]
+    name = "layers.1.inner.weight"
+    torch.testing.assert_close(after[name], before[name] + added)
+    config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (2, 16.0, "base")
+    moments = {name for name in load_file(folder / "training.safetensors") if name.startswith("exp_avg.")}
+    assert {name.rsplit(".", 1)[1] for name in moments} == {"up", "down"}

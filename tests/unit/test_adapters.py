@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,9 +94,9 @@ def test_an_encoder_without_averages_and_adapters_is_shown_as_it_is() -> None:
 
 def test_peft_finds_its_names(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    encoder, adapting = learnt(how()), how()
+    encoder, adapting = learnt(how()), replace(how(), base="base")
     save_model(tmp_path / "base", tiny_encoder(), ModelCard(), None)
-    save_adapter(tmp_path, encoder.config, adapting, encoder.state_dict(), base="base")
+    save_adapter(tmp_path, encoder.config, adapting, encoder.state_dict())
     model = transformers.BertForMaskedLM.from_pretrained(tmp_path / "base")
     linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
@@ -121,7 +122,7 @@ def test_peft_itself_reads_them(tmp_path: Path) -> None:
     encoder, ids = learnt(how()), torch.arange(5, 24)[None]
     save_model(tmp_path / "base", tiny_encoder(), ModelCard(), None)
     save_model(tmp_path / "merged", shown(encoder, None), ModelCard(), None)
-    save_adapter(tmp_path, encoder.config, how(), encoder.state_dict(), base=str(tmp_path / "base"))
+    save_adapter(tmp_path, encoder.config, how(), encoder.state_dict())
     base, whole = (transformers.BertForMaskedLM.from_pretrained(tmp_path / name) for name in ("base", "merged"))
     with torch.no_grad():
         adapted = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()(ids).logits
@@ -129,7 +130,7 @@ def test_peft_itself_reads_them(tmp_path: Path) -> None:
 
 
 def test_one_target_of_two_alike_names_is_not_the_other(tmp_path: Path) -> None:
-    save_adapter(tmp_path, tiny_encoder().config, how("outer"), learnt(how("outer")).state_dict(), base=None)
+    save_adapter(tmp_path, tiny_encoder().config, how("outer"), learnt(how("outer")).state_dict())
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     pattern = config["target_modules"]
     assert re.fullmatch(pattern, "bert.encoder.layer.0.output.dense")

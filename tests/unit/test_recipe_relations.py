@@ -59,6 +59,23 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "r.yaml:4:26: finetune.keep_best_by: 'bleu' is measured on data.valid, which is absent",
         ),
         (
+            SCRATCH + "finetune: {lora: {rank: 4}}\n",
+            "r.yaml:4:18: finetune.lora: adapters are for a model that has learnt something: model.init",
+        ),
+        (
+            MINIMAL + "finetune: {lora: {rank: 4}, freeze: [head]}\n",
+            "r.yaml:3:37: finetune.freeze: with adapters nothing else is trained anyway",
+        ),
+        (
+            MINIMAL + "finetune: {lora: {targets: [qkv, qkv]}}\n",
+            "r.yaml:3:28: finetune.lora.targets: a linear layer is named twice",
+        ),
+        (
+            MINIMAL + "finetune: {sharding: full, ema: 0.9}\n",
+            "r.yaml:3:22: finetune.sharding: "
+            "a model that is shared out among processes has neither adapters nor averages",
+        ),
+        (
             SCRATCH + "generate: {min_length: 60}\n",
             "r.yaml:4:24: generate.min_length: at least 60 tokens, but at most 48",
         ),

@@ -24,12 +24,16 @@ PARTS = {"qkv": 3}
 
 @dataclass(frozen=True)
 class Adapting:
-    """How a model is adapted: what the adapters add is multiplied with alpha / rank; `dropout` is on their inputs."""
+    """How a model is adapted: what the adapters add is multiplied with alpha / rank; `dropout` is on their inputs.
+
+    `base` names the model that is adapted to whoever loads the adapters.
+    """
 
     rank: int
     alpha: float
     dropout: float
     targets: tuple[str, ...]
+    base: str | None = None
 
 
 class Adapted(nn.Linear):
@@ -38,7 +42,7 @@ class Adapted(nn.Linear):
     def __init__(self, linear: nn.Linear, how: Adapting, parts: int, generator: torch.Generator) -> None:
         super().__init__(linear.in_features, linear.out_features, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
-        self.scale, self.rate = how.alpha / how.rank, how.dropout
+        self.how, self.scale = how, how.alpha / how.rank
         down = torch.empty(parts * how.rank, linear.in_features)  # [P * r, I]
         nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
         self.down = nn.Parameter(down.to(linear.weight.device))
@@ -46,7 +50,7 @@ class Adapted(nn.Linear):
 
     def forward(self, values: Tensor) -> Tensor:
         """[..., I] gives [..., O]."""
-        low = functional.linear(functional.dropout(values, self.rate, self.training), self.down)
+        low = functional.linear(functional.dropout(values, self.how.dropout, self.training), self.down)
         low = low.view(*low.shape[:-1], len(self.up), -1)  # [..., P, r]
         added = torch.einsum("...pr,por->...po", low, self.up).flatten(-2)
         return functional.linear(values, self.weight, self.bias) + self.scale * added
@@ -69,9 +73,9 @@ def adapters(encoder: Encoder) -> dict[str, Adapted]:
     return {name: module for name, module in encoder.named_modules() if isinstance(module, Adapted)}
 
 
-def is_adapted(encoder: Encoder) -> bool:
-    """Whether `adapt` has been at it."""
-    return any(isinstance(module, Adapted) for module in encoder.modules())
+def adapting_of(encoder: Encoder) -> Adapting | None:
+    """How the encoder was adapted; None when it was not."""
+    return next((module.how for module in adapters(encoder).values()), None)
 
 
 def merged(encoder: Encoder, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ def check(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
     yield from _shape(recipe)
     yield from _vocabulary(recipe)
     yield from _training(recipe)
+    yield from _adapting(recipe)
     yield from _decoding(recipe)
 
 
@@ -114,6 +115,21 @@ def _training(recipe: Recipe) -> Iterator[Broken]:
             "finetune.keep_best_by data.valid",
             f"'{finetune.keep_best_by}' is measured on data.valid, which is absent",
         )
+
+
+def _adapting(recipe: Recipe) -> Iterator[Broken]:
+    finetune = recipe.finetune
+    if finetune.lora is not None:
+        if recipe.model.init is None:
+            yield Broken("finetune.lora model.init", "adapters are for a model that has learnt something: model.init")
+        if finetune.freeze or finetune.freeze_embeddings:
+            keys = "finetune.freeze finetune.freeze_embeddings finetune.lora"
+            yield Broken(keys, "with adapters nothing else is trained anyway")
+        if len(set(finetune.lora.targets)) < len(finetune.lora.targets):
+            yield Broken("finetune.lora.targets", "a linear layer is named twice")
+    if finetune.sharding == "full" and (finetune.lora is not None or finetune.ema is not None):
+        text = "a model that is shared out among processes has neither adapters nor averages"
+        yield Broken("finetune.sharding finetune.lora finetune.ema", text)
 
 
 def _decoding(recipe: Recipe) -> Iterator[Broken]:

@@ -160,6 +160,18 @@ class Tokens(Section):
     )
 
 
+class Lora(Section):
+    """Low-rank adapters: only they are trained, and merged into the model that is saved."""
+
+    rank: Whole = Field(default=8, ge=1, le=4096, description="Rank of the adapters.")
+    alpha: float = Field(default=16.0, gt=0, le=65536, description="What they add is multiplied with alpha / rank.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout of their inputs.")
+    targets: Annotated[list[Literal["qkv", "output", "inner", "outer"]], Field(min_length=1)] = Field(
+        default=["qkv", "output", "inner", "outer"],
+        description="Linear layers that get one: queries, keys and values; their output; both of the feed-forward.",
+    )
+
+
 class Finetune(Section):
     """Training: the objective, the optimiser, and when to look and to save."""
 
@@ -231,6 +243,13 @@ class Finetune(Section):
     freeze: list[Text] = Field(
         default=[],
         description="Parts that stay as they are, by name and pattern: `embeddings`, `layers.0-5`, `*.norm`.",
+    )
+    lora: Lora | None = Field(
+        default=None,
+        description="Train low-rank adapters alone; a checkpoint holds them in peft's form too. null: the whole model.",
+    )
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="Decay of running averages of the weights, which become the model: 0.999."
     )
     tensorboard: bool = Field(
         default=False, description="Curves for TensorBoard as well (extra `tensorboard`), in the run folder."

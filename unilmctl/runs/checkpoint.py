@@ -22,13 +22,16 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from unilmctl.errors import ModelError, WriteError
 from unilmctl.files import write_atomically, write_errors
 from unilmctl.model import Encoder
+from unilmctl.model.adapters import adapting_of
 from unilmctl.runs.folder import Best
 from unilmctl.tokens import Tokenizer
 from unilmctl.training import Position, load_optimizer, optimizer_tensors
+from unilmctl.training.averages import Averages, hidden_tensors, load_hidden, shown, shown_state
 from unilmctl.training.distributed import ALONE, Processes
 from unilmctl.training.sharding import is_sharded, whole
 from unilmctl.training.state import empty_tensors
 from unilmctl.weights import ModelCard, save_model
+from unilmctl.weights.peft import save_adapter
 
 STATE = "state.json"
 MOMENTS = "training.safetensors"
@@ -59,6 +62,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: State,
     processes: Processes = ALONE,
+    averages: Averages | None = None,
 ) -> None:
     """Writes model, moments and state into `folder`, which the caller then publishes.
 
@@ -69,9 +73,12 @@ def save_checkpoint(
     model = whole(encoder, processes)
     if model is None:
         return
-    save_model(folder, model, card, tokenizer)
+    save_model(folder, shown(model, averages), card, tokenizer)
+    if (adapting := adapting_of(model)) is not None:
+        save_adapter(folder, model.config, adapting, shown_state(model, averages))
     if not is_sharded(encoder):
-        _save_moments(folder / MOMENTS, optimizer_tensors(encoder, optimizer))
+        moments = optimizer_tensors(encoder, optimizer) | hidden_tensors(encoder, averages)
+        _save_moments(folder / MOMENTS, moments)
     with write_atomically(folder / STATE) as file:
         file.write((json.dumps(_plain(state), indent=1) + "\n").encode())
 
@@ -86,10 +93,16 @@ def read_state(folder: Path) -> State:
         raise ModelError(f"{folder / STATE}: cannot go on from it ({error})", "start over with --fresh") from error
 
 
-def load_checkpoint(folder: Path, encoder: Encoder, optimizer: torch.optim.Optimizer) -> State:
-    """Puts a checkpoint's moments into the optimiser and returns its state; the weights come by `load_model`."""
+def load_checkpoint(
+    folder: Path, encoder: Encoder, optimizer: torch.optim.Optimizer, *, averages: Averages | None = None
+) -> State:
+    """Puts a checkpoint's moments into the optimiser and returns its state; the weights come by `load_model`.
+
+    Where those in training are not those of the model, with averages and adapters, they are put in their places too.
+    """
     state = read_state(folder)
     found = _load_shards(folder / SHARDS, encoder) if (folder / SHARDS).is_dir() else load_file(folder / MOMENTS)
+    load_hidden(encoder, averages, found)
     load_optimizer(encoder, optimizer, found)
     return state
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unilmctl.model import Encoder
-from unilmctl.model.adapters import is_adapted, merged
+from unilmctl.model.adapters import adapters, merged
 
 TRAINED = "weights."
 """Before the names of the weights in training, where they are kept beside those that are shown."""
@@ -44,18 +44,23 @@ def shown(encoder: Encoder, averages: Averages | None) -> Encoder:
 
     It shares memory with the one in training: it is for looking at between two steps.
     """
-    if averages is None and not is_adapted(encoder):
+    if averages is None and not adapters(encoder):
         return encoder
-    state = {**encoder.state_dict(), **(averages.weights if averages else {})}
+    state = shown_state(encoder, averages)
     with torch.device("meta"):
         plain = Encoder(encoder.config)
     plain.load_state_dict(merged(encoder, state), assign=True)
     return plain.eval()
 
 
+def shown_state(encoder: Encoder, averages: Averages | None) -> dict[str, Tensor]:
+    """The encoder's state, adapters apart, with averages in the place of what they are averages of."""
+    return {**encoder.state_dict(), **(averages.weights if averages else {})}
+
+
 def hidden_tensors(encoder: Encoder, averages: Averages | None) -> dict[str, Tensor]:
     """What a checkpoint needs to go on besides the model that it shows: weights in training, averages."""
-    if averages is None and not is_adapted(encoder):
+    if averages is None and not adapters(encoder):
         return {}
     found = {f"{TRAINED}{name}": tensor.detach() for name, tensor in encoder.state_dict().items()}
     if averages is not None:

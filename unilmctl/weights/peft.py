@@ -21,10 +21,8 @@ FOLDER = "adapter"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-def save_adapter(
-    folder: Path, config: ModelConfig, how: Adapting, state: dict[str, Tensor], *, base: str | None
-) -> None:
-    """Writes the adapters of an adapted encoder's `state` into `folder`/adapter; `base` is the model they are for.
+def save_adapter(folder: Path, config: ModelConfig, how: Adapting, state: dict[str, Tensor]) -> None:
+    """Writes the adapters of an adapted encoder's `state` into `folder`/adapter.
 
     Raises WriteError when the system refuses.
     """
@@ -32,7 +30,7 @@ def save_adapter(
     with write_errors(place):
         place.mkdir(parents=True, exist_ok=True)
     with write_atomically(place / CONFIG) as file:
-        file.write((json.dumps(adapter_config(how, base), indent=2) + "\n").encode())
+        file.write((json.dumps(adapter_config(how), indent=2) + "\n").encode())
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_tensors(config, how, state).items()}
     with write_errors(place / WEIGHTS):
         try:
@@ -55,13 +53,13 @@ def adapter_tensors(config: ModelConfig, how: Adapting, state: dict[str, Tensor]
     return found
 
 
-def adapter_config(how: Adapting, base: str | None) -> dict[str, object]:
+def adapter_config(how: Adapting) -> dict[str, object]:
     """adapter_config.json. Its target modules are a pattern: the name of one may be the end of another's."""
     names = [re.escape(name) for target in how.targets for name in LAYER_MODULES[TARGETS[target]]]
     return {
         "peft_type": "LORA",
         "task_type": None,
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": how.base,
         "inference_mode": True,
         "r": how.rank,
         "lora_alpha": how.alpha,

@@ -13,17 +13,26 @@ from unilmctl import console, preparation
 from unilmctl import recipe as recipes
 from unilmctl.commands.finetune.averaging import average
 from unilmctl.commands.finetune.fitting import Fitting
-from unilmctl.commands.finetune.ingredients import feed_of, fingerprint, frame_of, train_options, validation_of
+from unilmctl.commands.finetune.ingredients import (
+    adapting_of,
+    feed_of,
+    fingerprint,
+    frame_of,
+    train_options,
+    validation_of,
+)
 from unilmctl.commands.finetune.starting import resumed_model, starting_model
 from unilmctl.commands.finetune.validation import better
 from unilmctl.commands.finetune.watching import watched
 from unilmctl.errors import DataError, RecipeError
+from unilmctl.model.adapters import adapt
 from unilmctl.preparation import Prepared
 from unilmctl.recipe import Recipe
 from unilmctl.runs import Best, RunFolder, StopSignals, check_same_run
 from unilmctl.runs.board import require_tensorboard
 from unilmctl.runs.checkpoint import load_checkpoint
 from unilmctl.training import build_optimizer
+from unilmctl.training.averages import Averages
 from unilmctl.training.distributed import ALONE, Processes, cores, together
 from unilmctl.training.sharding import shard
 from unilmctl.weights import load_model, save_model
@@ -120,6 +129,8 @@ def assemble(
         encoder, card = resumed_model(load_model(checkpoint), plan)
     for note in notes if processes.first else ():
         console.warn(note)
+    if (adapting := adapting_of(plan)) is not None:
+        adapt(encoder, adapting, seed=plan.seed)
     encoder.to(processes.device)
     if plan.finetune.sharding == "full" and processes.size > 1:
         shard(encoder, processes)
@@ -139,6 +150,7 @@ def assemble(
         signals=signals,
         data=fingerprint(prepared.stores["train"]),
         processes=processes,
+        averages=None if plan.finetune.ema is None else Averages(encoder, plan.finetune.ema),
     )
     if checkpoint is not None:
         _resume(fitting, checkpoint)
@@ -146,7 +158,7 @@ def assemble(
 
 
 def _resume(fitting: Fitting, checkpoint: Path) -> None:
-    state = load_checkpoint(checkpoint, fitting.encoder, fitting.optimizer)
+    state = load_checkpoint(checkpoint, fitting.encoder, fitting.optimizer, averages=fitting.averages)
     if state.data != fitting.data:
         raise DataError(
             f"the training data has changed since {checkpoint.name} of {fitting.folder.folder}",

@@ -22,6 +22,7 @@ from unilmctl.runs import Best, RunFolder, StopSignals
 from unilmctl.runs.checkpoint import State, save_checkpoint
 from unilmctl.tokens import Tokenizer
 from unilmctl.training import BEGINNING, Feed, Position, Step, TrainOptions, train
+from unilmctl.training.averages import Averages, shown
 from unilmctl.training.distributed import ALONE, Processes
 from unilmctl.training.sharding import whole
 from unilmctl.weights import ModelCard
@@ -45,6 +46,7 @@ class Fitting:
     signals: StopSignals
     data: str
     processes: Processes = ALONE
+    averages: Averages | None = None
     position: Position = BEGINNING
     best: Best | None = None
     evaluated: bool = True
@@ -82,6 +84,8 @@ class Fitting:
         with self._progress() as progress:
             for step in steps:
                 progress.show(step)
+                if self.averages is not None and not step.skipped:
+                    self.averages.update(self.encoder, step.number)
                 self._note(step)
                 self._evaluate_and_save()
                 if self.stop():
@@ -137,7 +141,9 @@ class Fitting:
     def _evaluate(self) -> float | None:
         """The criterion at this step, measured by the first process; None when asked to stop."""
         encoder = whole(self.encoder, self.processes) if self.validation is not None else self.encoder
-        return self.processes.from_first(lambda: self.measure("evaluation", encoder or self.encoder))
+        return self.processes.from_first(
+            lambda: self.measure("evaluation", shown(encoder or self.encoder, self.averages))
+        )
 
     def measure(self, event: str, encoder: Encoder) -> float | None:
         """Evaluates, logs, and returns the criterion that the best checkpoint is kept by; None when asked to stop."""
@@ -172,6 +178,7 @@ class Fitting:
             optimizer=self.optimizer,
             state=State(self.position, self.sums, self.best, self.evaluated, self.data),
             processes=self.processes,
+            averages=self.averages,
         )
 
     def _tidy(self, number: int) -> None:

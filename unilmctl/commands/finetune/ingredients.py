@@ -13,6 +13,7 @@ from unilmctl.data.batching import batches
 from unilmctl.data.store import Store
 from unilmctl.generation import GenerateOptions, Generator
 from unilmctl.model import Encoder
+from unilmctl.model.adapters import Adapting
 from unilmctl.objectives import Corruption, build, row_length
 from unilmctl.preparation import Prepared
 from unilmctl.recipe import Recipe
@@ -46,6 +47,15 @@ def train_options(plan: Recipe) -> TrainOptions:
         freeze=tuple(section.freeze),
         seed=plan.seed,
     )
+
+
+def adapting_of(plan: Recipe) -> Adapting | None:
+    """The adapters that the recipe asks for, on the model it starts from."""
+    wanted = plan.finetune.lora
+    if wanted is None:
+        return None
+    base = None if plan.model.init is None else str(plan.model.init)
+    return Adapting(wanted.rank, wanted.alpha, wanted.dropout, tuple(wanted.targets), base)
 
 
 def frame_of(plan: Recipe, tokenizer: Tokenizer, card: ModelCard) -> Frame:

@@ -5,6 +5,7 @@ through torch.distributed.checkpoint. Any number of processes goes on from eithe
 """
 
 import json
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,9 @@ def _load_shards(folder: Path, encoder: Encoder) -> dict[str, Tensor]:
     """The tensors of `optimizer_tensors`, shared out as the encoder is now."""
     reader = HuggingFaceStorageReader(str(folder))
     tensors = empty_tensors(encoder, reader.read_metadata().state_dict_metadata)
-    load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process is all there is
+        load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
     return tensors
 
 

@@ -57,6 +57,7 @@ SHARES = ("top_p", "min_p", "typical_p")
 """Options above 0 and at most 1."""
 
 MEANT_FOR = {
+    "beam": ("beam", "s2s-ft"),
     "beam_groups": ("beam",),
     "diversity": ("beam",),
     "coverage_penalty": ("beam",),

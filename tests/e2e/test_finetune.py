@@ -295,6 +295,7 @@ def test_sigterm_saves_and_exits_75_and_the_run_goes_on(place: Path) -> None:
 
 LORA = ("finetune.lora={rank: 2, dropout: 0.1}",)
 EMA = ("finetune.ema=0.9",)
+TAUGHT = ("finetune.distil={teacher: base, temperature: 1.5}",)
 
 
 @pytest.fixture
@@ -308,8 +309,8 @@ def base(place: Path) -> Path:
 
 
 @pytest.mark.parametrize("question", [3, 14, 17])
-@pytest.mark.parametrize("settings", [EMA, LORA, (*LORA, *EMA)], ids=["averages", "adapters", "both"])
-def test_averages_and_adapters_go_on_as_if_never_stopped(
+@pytest.mark.parametrize("settings", [EMA, LORA, (*LORA, *EMA), TAUGHT], ids=["averages", "adapters", "both", "taught"])
+def test_small_ways_of_training_go_on_as_if_never_stopped(
     settings: tuple[str, ...], question: int, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tune(*settings)

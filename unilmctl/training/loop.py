@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from unilmctl.errors import NumericError
 from unilmctl.model import Encoder
 from unilmctl.rows import LANGUAGE_MODEL, Batch
+from unilmctl.training.distillation import Teacher
 from unilmctl.training.distributed import ALONE, Piece, Processes
 from unilmctl.training.feed import BEGINNING, Feed, Place, Position
 from unilmctl.training.loss import chunked_loss, smoothed_loss, spent_loss
@@ -68,6 +69,7 @@ def train(
     start: Position = BEGINNING,
     stop: Callable[[], bool] = lambda: False,
     processes: Processes = ALONE,
+    teacher: Teacher | None = None,
 ) -> Iterator[Step]:
     """Trains from `start` to `options.steps`, yielding every step when its update is done.
 
@@ -83,7 +85,7 @@ def train(
         labels, tokens, padded_tokens = (int(count) for count in processes.total(*_counts(parts)))
         encoder.train()
         optimizer.zero_grad(set_to_none=True)
-        total = _accumulate(encoder, parts, options, step=at.step, labels=labels, stop=stop)
+        total = _accumulate(encoder, parts, options, step=at.step, labels=labels, stop=stop, teacher=teacher)
         if total is None:
             return
         (total,) = processes.total(total)
@@ -145,6 +147,7 @@ def _accumulate(
     step: int,
     labels: int,
     stop: Callable[[], bool],
+    teacher: Teacher | None,
 ) -> float | None:
     """Adds up the gradients of the parts and returns their summed loss; None when `stop` said yes."""
     device = encoder.head.bias.device
@@ -156,13 +159,24 @@ def _accumulate(
             torch.manual_seed(_dropout_seed(options.seed, step, key))
             scale = counted / labels
             total += counted * _batch_loss(
-                encoder, batch, smoothing=options.label_smoothing, precision=options.precision, scale=scale
+                encoder,
+                batch,
+                smoothing=options.label_smoothing,
+                precision=options.precision,
+                scale=scale,
+                teacher=teacher,
             )
     return float(total)
 
 
 def _batch_loss(
-    encoder: Encoder, batch: Batch, *, smoothing: float, precision: str, scale: float | None = None
+    encoder: Encoder,
+    batch: Batch,
+    *,
+    smoothing: float,
+    precision: str,
+    scale: float | None = None,
+    teacher: Teacher | None = None,
 ) -> Tensor:
     """The summed loss of a batch; with a `scale` also the gradient of scale * loss."""
     device = encoder.head.bias.device
@@ -178,7 +192,20 @@ def _batch_loss(
     places = [part.to(device) for part in (batch.ids, batch.positions, batch.segments)]
     with _autocast(device, precision):
         hidden, _ = encoder(*places, slots, wanted.slots.to(device))  # [N, D]
-    return chunked_loss(loss_of, hidden, wanted.targets.to(device), scale=scale)
+    targets = wanted.targets.to(device)
+    if teacher is None:
+        return chunked_loss(loss_of, hidden, targets, scale=scale)
+    with _autocast(device, precision):
+        states = teacher.states(batch)  # [N, D] of the teacher
+
+    def taught_loss_of(hidden: Tensor, labels: Tensor) -> Tensor:
+        """Losses of the labels with these numbers."""
+        with _autocast(device, precision):
+            logits, taught = encoder.logits(hidden), teacher.logits(states[labels])
+        losses = smoothed_loss(logits, targets[labels], smoothing=smoothing, pad=encoder.config.pad)
+        return teacher.mixed(losses, logits, taught).masked_fill(targets[labels] == encoder.config.pad, 0.0)
+
+    return chunked_loss(taught_loss_of, hidden, torch.arange(len(targets), device=device), scale=scale)
 
 
 def _autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

@@ -22,6 +22,7 @@ from unilmctl.commands.finetune.ingredients import (
     validation_of,
 )
 from unilmctl.commands.finetune.starting import resumed_model, starting_model
+from unilmctl.commands.finetune.teaching import teacher_of
 from unilmctl.commands.finetune.validation import better
 from unilmctl.commands.finetune.watching import watched
 from unilmctl.errors import DataError, RecipeError
@@ -137,6 +138,9 @@ def assemble(
     options = train_options(plan)
     optimizer = build_optimizer(encoder, options)
     frame = frame_of(plan, prepared.tokenizer, card)
+    teacher = teacher_of(plan, encoder, card, prepared.tokenizer)
+    if teacher is not None:
+        teacher.encoder.to(processes.device)
     fitting = Fitting(
         folder=folder,
         encoder=encoder,
@@ -150,6 +154,7 @@ def assemble(
         signals=signals,
         data=fingerprint(prepared.stores["train"]),
         processes=processes,
+        teacher=teacher,
         averages=None if plan.finetune.ema is None else Averages(encoder, plan.finetune.ema),
     )
     if checkpoint is not None:

@@ -23,6 +23,7 @@ from unilmctl.runs.checkpoint import State, save_checkpoint
 from unilmctl.tokens import Tokenizer
 from unilmctl.training import BEGINNING, Feed, Position, Step, TrainOptions, train
 from unilmctl.training.averages import Averages, shown
+from unilmctl.training.distillation import Teacher
 from unilmctl.training.distributed import ALONE, Processes
 from unilmctl.training.sharding import whole
 from unilmctl.weights import ModelCard
@@ -47,6 +48,7 @@ class Fitting:
     data: str
     processes: Processes = ALONE
     averages: Averages | None = None
+    teacher: Teacher | None = None
     position: Position = BEGINNING
     best: Best | None = None
     evaluated: bool = True
@@ -80,6 +82,7 @@ class Fitting:
             start=self.position,
             stop=self.stop,
             processes=self.processes,
+            teacher=self.teacher,
         )
         with self._progress() as progress:
             for step in steps:

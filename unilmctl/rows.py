@@ -143,6 +143,23 @@ def pack(rows: list[Row]) -> Row:
     )
 
 
+def pack_into(rows: list[Row], longest: int) -> list[Row]:
+    """The rows packed into few of at most `longest` tokens, the longest first, each where there is room for it first.
+
+    A row that alone is longer stays alone.
+    """
+    groups: list[list[Row]] = []
+    room: list[int] = []
+    for row in sorted(rows, key=len, reverse=True):
+        place = next((index for index, left in enumerate(room) if len(row) <= left), len(groups))
+        if place == len(groups):
+            groups.append([])
+            room.append(longest)
+        groups[place].append(row)
+        room[place] -= len(row)
+    return [pack(group) for group in groups]
+
+
 def _has_inner(rows: list[Row]) -> bool:
     return any(row.inner is not None for row in rows)
 

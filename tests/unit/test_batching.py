@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from unilmctl.data.batching import Ints, batches, padded_length, padding
+from unilmctl.data.batching import Ints, batches, packed_batches, padded_length, padding
 
 
 def row(source: Ints, target: Ints) -> Ints:
@@ -83,3 +83,17 @@ def test_a_million_examples_are_ordered_quickly() -> None:
     started = time.process_time()
     assert sum(map(len, made(lengths, 16384))) == 1_000_000
     assert time.process_time() - started < 5  # a quarter of a second on an idle machine
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 300), max_size=120), st.integers(1, 2000), st.integers(0, 2**32), st.integers(0, 99))
+def test_packed_batches_hold_every_example_once_and_are_filled(
+    values: list[int], budget: int, seed: int, epoch: int
+) -> None:
+    lengths = np.array(values, dtype=np.int64)
+    got = packed_batches(lengths, lengths // 2, row_length=row, batch_tokens=budget, seed=seed, epoch=epoch)
+    assert sorted(i for batch in got for i in batch.tolist()) == list(range(len(values)))
+    rows = row(lengths, lengths // 2)
+    for batch, following in zip(got, [*got[1:], None], strict=False):
+        assert len(batch) == 1 or rows[batch].sum() <= budget
+        assert following is None or rows[batch].sum() + rows[following[0]] > budget

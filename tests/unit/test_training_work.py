@@ -5,14 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_training import FRAME, tiny_encoder
+from tiny_training import FRAME, feed_of, optimizer_of, options_of, tiny_encoder
 from torch import Tensor
 from torch.nn import functional
 
 from unilmctl.model import Encoder
 from unilmctl.model.kernels import dropout, kept, mix
 from unilmctl.objectives import build
-from unilmctl.rows import LANGUAGE_MODEL, Batch, Example, Row, pack, pad
+from unilmctl.rows import LANGUAGE_MODEL, Batch, Example, Row, pack, pack_into, pad
+from unilmctl.training import train
 from unilmctl.training.loop import _batch_loss
 from unilmctl.training.loss import smoothed_loss, spent_loss
 
@@ -81,6 +82,29 @@ def test_recomputing_layers_changes_nothing(objective: str) -> None:
         torch.manual_seed(5)
         found.append(gradients(encoder, [batch], 9))
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_a_feed_that_packs_trains_as_one_that_does_not() -> None:
+    plain, packing = feed_of(12, size=6), replace(feed_of(12, size=6), pack=30)
+    found = []
+    for feed in (plain, packing):
+        encoder, options = tiny_encoder(), options_of(steps=3)
+        found.append(list(train(encoder, optimizer_of(encoder, options), feed, options)))
+    for one, other in zip(*found, strict=True):
+        assert (one.labels, one.tokens) == (other.labels, other.tokens)
+        assert (one.padded_tokens, other.padded_tokens) == (6 * 16, 3 * 28)
+        assert one.loss == pytest.approx(other.loss, rel=1e-5)
+        assert one.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-5)
+
+
+def test_rows_are_packed_where_they_fit_first() -> None:
+    made = rows("pseudo")
+    packed = pack_into(made, 30)
+    assert sorted(len(row) for row in packed) == [18, 28, 29]  # 21 + 7, 18, 15 + 14
+    assert sum(len(row.labels[LANGUAGE_MODEL].slots) for row in packed) == sum(
+        len(row.labels[LANGUAGE_MODEL].slots) for row in made
+    )
+    assert [len(row) for row in pack_into(made[:1], 2)] == [len(made[0])]
 
 
 def test_bfloat16_gradients_are_near_those_of_float32() -> None:

@@ -39,6 +39,28 @@ def batches(
     return [order[cut[i] : cut[i + 1]] for i in random.permutation(len(cut) - 1)]
 
 
+def packed_batches(
+    source_lengths: Ints,
+    target_lengths: Ints,
+    *,
+    row_length: Callable[[Ints, Ints], Ints],
+    batch_tokens: int,
+    seed: int,
+    epoch: int,
+) -> list[Ints]:
+    """As `batches`, for rows that are packed: examples in random order, their tokens within `batch_tokens`."""
+    lengths = np.asarray(row_length(source_lengths, target_lengths), dtype=np.int64)
+    order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
+    ends = np.cumsum(lengths[order])
+    made, start = [], 0
+    while start < len(order):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + batch_tokens, side="right")))
+        made.append(order[start:stop])
+        start = stop
+    return made
+
+
 def padded_length(length: Ints) -> Ints:
     """The next multiple of `MULTIPLE`."""
     return -(-length // MULTIPLE) * MULTIPLE

@@ -159,8 +159,8 @@ class Attention(nn.Module):
         fused = self._fused(hidden)
         fresh = KeysValues(fused[1], fused[2])
         queries = None if asked is None else asked.queries
-        if torch.is_grad_enabled() and fused.device.type == "cpu":
-            mixed = mix(fused.contiguous(), mask, self.dropout_rate if self.training else 0.0, queries)
+        if self.training and self.dropout_rate and torch.is_grad_enabled() and fused.device.type == "cpu":
+            mixed = mix(fused.contiguous(), mask, self.dropout_rate, queries)  # torch has no fast way that drops
         else:
             mixed = self._attend(fused[0] if queries is None else take(fused[0], queries), fresh, mask)
         mixed = mixed.transpose(1, 2)  # [B, Q, A, d]

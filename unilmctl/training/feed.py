@@ -14,7 +14,7 @@ import numpy as np
 
 from unilmctl.data.batching import padded_length
 from unilmctl.errors import DataError
-from unilmctl.rows import Batch, Example, Frame, Ints, Row, pad
+from unilmctl.rows import Batch, Example, Frame, Ints, Row, pack_into, pad
 
 
 class Position(NamedTuple):
@@ -49,7 +49,8 @@ class Examples(Protocol):
 class Feed:
     """Examples, how each becomes a row, and which examples make a batch.
 
-    `order(epoch)` lists the batches of an epoch as arrays of example indices.
+    `order(epoch)` lists the batches of an epoch as arrays of example indices. Unless `pack` is 0, examples share rows
+    of at most so many tokens.
     """
 
     examples: Examples
@@ -57,6 +58,7 @@ class Feed:
     frame: Frame
     order: Callable[[int], list[Ints]]
     seed: int
+    pack: int = 0
 
     def batch(self, epoch: int, indices: Ints) -> Batch:
         """The rows of these examples, corrupted as epoch and index say, padded to one length that kernels have met."""
@@ -64,6 +66,8 @@ class Feed:
         for index in indices.tolist():
             random = np.random.default_rng((self.seed, epoch, index))
             rows.append(self.objective(self.examples[index], self.frame, random))
+        if self.pack:
+            rows = pack_into(rows, self.pack)
         longest = np.array(max(len(row) for row in rows))
         return pad(rows, pad_id=self.frame.pad, length=int(padded_length(longest)))
 

@@ -151,6 +151,7 @@ def _accumulate(
 ) -> float | None:
     """Adds up the gradients of the parts and returns their summed loss; None when `stop` said yes."""
     device = encoder.head.bias.device
+    encoder.recompute = options.checkpoint_activations
     total = torch.zeros((), device=device)
     for batch, key, counted in parts:
         if stop():

@@ -61,7 +61,7 @@ class _Spent(torch.autograd.Function):
         share = smoothing / (logits.shape[-1] - 2)
         rows = len(logits) if logits.is_cuda else BLOCK
         losses = []
-        for block, wanted in zip(logits.split(rows), targets.split(rows), strict=True):
+        for block, wanted in zip(torch.split(logits, rows), torch.split(targets, rows), strict=True):
             gradient = block.softmax(-1, dtype=torch.float32)
             normaliser = block.amax(-1).float() - gradient.amax(-1).log()
             losses.append(_losses(block.float(), wanted, normaliser, smoothing=smoothing, pad=pad))

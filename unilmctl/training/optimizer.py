@@ -32,6 +32,7 @@ class TrainOptions:
     precision: Literal["float32", "bfloat16"] = "float32"
     freeze_embeddings: bool = False
     freeze: tuple[str, ...] = ()
+    checkpoint_activations: bool = False
     seed: int = 1
     skip_budget: int = 20
 

@@ -9,7 +9,7 @@ import torch
 
 from unilmctl import metrics, preparation
 from unilmctl.commands.finetune.validation import SHOWN, Validation
-from unilmctl.data.batching import batches
+from unilmctl.data.batching import batches, packed_batches
 from unilmctl.data.store import Store
 from unilmctl.generation import GenerateOptions, Generator
 from unilmctl.model import Encoder
@@ -20,6 +20,7 @@ from unilmctl.recipe import Recipe
 from unilmctl.rows import Frame, Ints
 from unilmctl.tokens import Tokenizer
 from unilmctl.training import Feed, TrainOptions, prefers_bfloat16
+from unilmctl.training.distributed import device_here
 from unilmctl.weights import ModelCard
 
 
@@ -28,7 +29,7 @@ def train_options(plan: Recipe) -> TrainOptions:
     section = plan.finetune
     precision: Literal["float32", "bfloat16"]
     if section.precision == "auto":
-        precision = "bfloat16" if prefers_bfloat16(torch.device("cpu")) else "float32"
+        precision = "bfloat16" if prefers_bfloat16(device_here()) else "float32"
     else:
         precision = section.precision
     return TrainOptions(
@@ -45,6 +46,7 @@ def train_options(plan: Recipe) -> TrainOptions:
         precision=precision,
         freeze_embeddings=section.freeze_embeddings,
         freeze=tuple(section.freeze),
+        checkpoint_activations=section.checkpoint_activations,
         seed=plan.seed,
     )
 
@@ -88,11 +90,11 @@ def feed_of(plan: Recipe, store: Store, frame: Frame) -> Feed:
         return row_length(section.objective, source, target, frame)
 
     def order(epoch: int) -> list[Ints]:
-        return batches(
+        return (packed_batches if section.pack else batches)(
             sources, targets, row_length=lengths, batch_tokens=section.batch_tokens, seed=plan.seed, epoch=epoch
         )
 
-    return Feed(store, build(section.objective, corruption), frame, order, plan.seed)
+    return Feed(store, build(section.objective, corruption), frame, order, plan.seed, section.pack or 0)
 
 
 def fingerprint(store: Store) -> str:

@@ -143,10 +143,9 @@ class Fitting:
 
     def _evaluate(self) -> float | None:
         """The criterion at this step, measured by the first process; None when asked to stop."""
-        encoder = whole(self.encoder, self.processes) if self.validation is not None else self.encoder
-        return self.processes.from_first(
-            lambda: self.measure("evaluation", shown(encoder or self.encoder, self.averages))
-        )
+        found = whole(self.encoder, self.processes) if self.validation is not None else None
+        encoder = (found or self.encoder).to(self.processes.device)
+        return self.processes.from_first(lambda: self.measure("evaluation", shown(encoder, self.averages)))
 
     def measure(self, event: str, encoder: Encoder) -> float | None:
         """Evaluates, logs, and returns the criterion that the best checkpoint is kept by; None when asked to stop."""

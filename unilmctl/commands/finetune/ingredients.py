@@ -5,8 +5,6 @@ import json
 from collections.abc import Callable
 from typing import Literal
 
-import torch
-
 from unilmctl import metrics, preparation
 from unilmctl.commands.finetune.validation import SHOWN, Validation
 from unilmctl.data.batching import batches, packed_batches
@@ -20,6 +18,7 @@ from unilmctl.recipe import Recipe
 from unilmctl.rows import Frame, Ints
 from unilmctl.tokens import Tokenizer
 from unilmctl.training import Feed, TrainOptions, prefers_bfloat16
+from unilmctl.training.distributed import device_here
 from unilmctl.training.distributed import device_here
 from unilmctl.weights import ModelCard
 

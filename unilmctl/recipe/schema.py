@@ -192,6 +192,13 @@ class Finetune(Section):
         description="`causal` only: the [SEP] between them starts the target (s2s-ft) or ends the source (bert4keras).",
     )
     batch_tokens: Whole = Field(default=16384, ge=16, le=100000000, description="Tokens of a batch, padding included.")
+    pack: Whole | None = Field(
+        default=None,
+        ge=8,
+        le=1048576,
+        description="Examples share rows of so many tokens and are taken in any order, `batch_tokens` without padding; "
+        "null: a row for each, and batches of like length.",
+    )
     accumulate: Whole = Field(default=1, ge=1, le=65536, description="Batches whose gradients make one step.")
     steps: Whole = Field(default=32000, ge=1, le=1000000000, description="Optimiser steps.")
     learning_rate: float = Field(
@@ -222,6 +229,9 @@ class Finetune(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="Number format of the arithmetic; `auto`: bfloat16 where the machine is made for it.",
+    )
+    checkpoint_activations: bool = Field(
+        default=False, description="Compute the inside of every layer twice, instead of keeping it in memory."
     )
     evaluate_every: Whole = Field(default=1000, ge=1, le=1000000000, description="Steps between two validations.")
     evaluate_examples: Whole | None = Field(

@@ -19,7 +19,6 @@ from unilmctl.rows import Frame, Ints
 from unilmctl.tokens import Tokenizer
 from unilmctl.training import Feed, TrainOptions, prefers_bfloat16
 from unilmctl.training.distributed import device_here
-from unilmctl.training.distributed import device_here
 from unilmctl.weights import ModelCard
 
 

@@ -352,3 +352,17 @@ def test_adapters_are_merged_into_the_model_and_saved_for_peft(base: Path) -> No
     assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (2, 16.0, "base")
     moments = {name for name in load_file(folder / "training.safetensors") if name.startswith("exp_avg.")}
     assert {name.rsplit(".", 1)[1] for name in moments} == {"up", "down"}
+
+
+def test_tensorboard_has_what_the_log_has_when_a_run_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", exc_type=ImportError)
+    with monkeypatch.context() as patched:
+        patched.setattr(StopSignals, "__call__", StopAt(17, signal.SIGTERM).asked_by)
+        with pytest.raises(Stopped):
+            tune("finetune.tensorboard=true")
+    run = RunFolder(tune("finetune.tensorboard=true").run)
+    events = accumulator.EventAccumulator(str(run.folder / "tensorboard"))
+    events.Reload()
+    logged = {entry["step"]: entry["loss"] for entry in run.read_log() if entry["event"] == "steps"}
+    found = {event.step: event.value for event in events.Scalars("steps/loss")}
+    assert found == pytest.approx(logged)

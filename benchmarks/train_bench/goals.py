@@ -15,7 +15,7 @@ TWIN_GOALS = {
 }
 HUGGING_FACE_GOAL = 1.5
 PRODUCT_GOALS = {"float32": 0.7, "bfloat16": 0.5}
-WAYS = ("padded to the batch", "padded to the maximum")
+WAYS = ("padded to the batch", "padded to the maximum", "packed")
 """Ways that are compared with batches of like length, for information."""
 
 

@@ -1,7 +1,7 @@
 """unilmctl's training loop, on batches of its own making."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -31,6 +31,9 @@ from unilmctl.objectives import build, row_length
 from unilmctl.rows import LANGUAGE_MODEL, Batch, Example, Frame, Ints, Targets
 from unilmctl.training import Feed, TrainOptions, build_optimizer, train
 from unilmctl.visibility import FOREVER, PADDING, Slots
+
+PACKED = 640
+"""Tokens of a row that holds several examples."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,8 @@ class Ours:
         else:
             chosen = np.random.default_rng(int(100 * place)).permutation(len(pool))[:examples]
         feed = Feed(pool, build(self.engine.objective), frame, lambda epoch: [chosen], 1)
+        if self.engine.way == "packed":
+            feed = replace(feed, pack=PACKED)
         if self.engine.way == "padded to the maximum":
             longest = int(size(np.array([10**6]), np.array([10**6]))[0])
             feed = FullLength(**vars(feed), length=longest)

@@ -25,6 +25,7 @@ BASE: dict[str, Any] = {
     "data": {"train": {"files": ["a"]}, "valid": {"files": ["b"]}, "test": {"files": ["c"]}},
     "model": {"architecture": "bert"},
     "tokens": {"train": {"kind": "bpe"}},
+    "finetune": {"distil": {"teacher": "t"}},
 }
 
 

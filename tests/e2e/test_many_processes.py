@@ -207,6 +207,14 @@ def test_a_process_that_is_killed_ends_the_others(place: Path) -> None:
     assert "error: another process of this run has ended without a word" in shown
 
 
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_of_one_process_is_the_end_of_all(failing: int, tmp_path: Path) -> None:
+    code, shown = end(start(tmp_path, 3, str(Path(__file__).with_name("failing.py")), str(failing)))
+    assert code == 0, shown
+    told = sorted(line for line in shown.splitlines() if line.startswith("rank "))
+    assert told == [f"rank {rank}: 4 {'a line is wrong' if rank == failing else ''!r}" for rank in range(3)]
+
+
 def test_a_mistake_in_the_data_is_told_once(place: Path) -> None:
     code, shown = end(tune(place, 2, "mistaken", "data.train.files=[nowhere.jsonl]"))
     assert code != 0

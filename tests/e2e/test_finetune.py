@@ -227,6 +227,12 @@ def test_another_recipe_does_not_go_on(place: Path) -> None:
     assert tune("finetune.learning_rate=1e-3", "finetune.steps=9").steps == 9
 
 
+def test_a_mistake_before_the_first_step_binds_nobody(place: Path) -> None:
+    with pytest.raises(RecipeError, match="'layer' is no part of the model"):
+        tune("finetune.freeze=[layer]")
+    assert tune("finetune.freeze=[layers.0]").steps == 7
+
+
 def test_changed_training_data_does_not_go_on(place: Path) -> None:
     tune()
     write(place, "train.jsonl", pairs(33))

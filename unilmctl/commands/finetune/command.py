@@ -79,7 +79,7 @@ def _begin(plan: Recipe, folder: RunFolder, *, fresh: bool) -> Prepared:
     """Prepares the data, and makes the run folder this recipe's."""
     if fresh:
         folder.clear()
-    elif folder.recipe.exists():
+    elif folder.recipe.exists() and (folder.steps() or folder.read_log()):
         check_same_run(_recorded(folder), plan.resolved(), folder.folder)
     prepared = prepare(plan)
     folder.start(recipes.dump_yaml(plan))

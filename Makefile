@@ -40,6 +40,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/startup_speed.py
 	$(BIN)/python benchmarks/preprocess_speed.py
 	$(BIN)/python benchmarks/decode_speed.py --quick
+	$(BIN)/python benchmarks/train_speed.py --quick
 
 # The marks are older than what they depend on when the dependencies changed: only then does pip run again.
 .venv/installed: pyproject.toml constraints.txt

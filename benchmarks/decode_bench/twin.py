@@ -124,4 +124,4 @@ def _layer(layer: nn.Module, hidden: Tensor, history: Tensor, mask: Tensor) -> T
     key = split(functional.linear(history, weight[width : 2 * width], bias[width : 2 * width]))
     value = split(functional.linear(history, weight[2 * width :], bias[2 * width :]))
     mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    return layer.feedforward(attention.finish(hidden, mixed))
+    return layer.feedforward(attention.finish(hidden, mixed.transpose(1, 2)))

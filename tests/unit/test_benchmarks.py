@@ -6,12 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import quality
+import torch
 from decode_bench import goals, measuring
 from decode_bench.goals import Comparison, row
 from decode_bench.measuring import ENOUGH, Bench
+from decode_bench.twin import Twin
 from decode_bench.work import FIRST_WORD, LAST_WORD, Engine, Work
+from tiny_writer import FRAME, sentences, tiny_encoder
+
+from unilmctl.decoding import Decoder
+from unilmctl.search import Rules, beam_search
 
 ROOT = Path(__file__).parent.parent.parent
 CELL = (128, 2)
@@ -252,3 +259,17 @@ def test_quality_without_a_model_measures_nothing(
     monkeypatch.setattr(sys, "argv", ["quality.py", str(tmp_path / "model"), str(tmp_path)])
     quality.main()
     assert capsys.readouterr().out == f"nothing measured: {tmp_path / 'model'} does not exist\n"
+
+
+def test_the_slow_twin_writes_what_we_write() -> None:
+    encoder = tiny_encoder()
+    sources = [np.array(source) for source in sentences(4)]
+    rules = Rules(end=FRAME.separator, max_length=8)
+
+    def written(engine: Decoder | Twin) -> list[list[int]]:
+        with torch.inference_mode():
+            first, state = engine.start(sources)
+            found = beam_search(first, state, engine.step, rules, beam=3)  # type: ignore[arg-type, misc]
+        return [outputs[0].ids for outputs in found]
+
+    assert written(Twin(encoder, FRAME)) == written(Decoder(encoder, FRAME, "mask"))

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 
 from unilmctl.commands import finetune
 from unilmctl.commands.finetune import fitting
-from unilmctl.errors import DataError, RecipeError, Stopped
+from unilmctl.errors import DataError, RecipeError, Stopped, UserError
 from unilmctl.files import verify_manifest
 from unilmctl.generation import GenerateOptions, Generator
-from unilmctl.runs import RunFolder, StopSignals, model_folder
+from unilmctl.runs import RunFolder, StopSignals, alone_in, model_folder
 from unilmctl.tokens import Tokenizer
 from unilmctl.weights import load_model
 
@@ -231,6 +231,15 @@ def test_a_mistake_before_the_first_step_binds_nobody(place: Path) -> None:
     with pytest.raises(RecipeError, match="'layer' is no part of the model"):
         tune("finetune.freeze=[layer]")
     assert tune("finetune.freeze=[layers.0]").steps == 7
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_run_that_goes_on_elsewhere_is_left_alone(place: Path, *, fresh: bool) -> None:
+    tune()
+    before = contents(place / "run")
+    with alone_in(place / "run"), pytest.raises(UserError, match=f"^run: process {os.getpid()} on .* is training here"):
+        tune(fresh=fresh)
+    assert contents(place / "run") == before
 
 
 def test_changed_training_data_does_not_go_on(place: Path) -> None:

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_training import feed_of, optimizer_of, options_of, tiny_encoder
 
-from unilmctl.errors import ModelError, RecipeError, WriteError
-from unilmctl.runs import Best, RunFolder, StopSignals, check_same_run, latest_run, model_folder
+from unilmctl.errors import ModelError, RecipeError, UserError, WriteError
+from unilmctl.runs import Best, RunFolder, StopSignals, alone_in, check_same_run, latest_run, model_folder
 from unilmctl.runs.checkpoint import State, load_checkpoint, save_checkpoint
 from unilmctl.tokens import train as train_tokenizer
 from unilmctl.training import Position, optimizer_tensors, train
@@ -174,6 +176,34 @@ def test_a_file_in_the_way_is_a_write_error(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(WriteError, match=r"cannot write .*run"):
         RunFolder(tmp_path / "run").start("run: x\n")
+
+
+def test_a_second_process_in_a_run_folder_is_told_who_has_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from unilmctl.runs import alone_in\nwith alone_in(Path('run')): input()"
+    )
+    holding = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE)
+    signed = tmp_path / "run" / ".lock"
+    deadline = time.monotonic() + 60
+    while not (signed.exists() and signed.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(UserError) as caught, alone_in(tmp_path / "run"):
+        pytest.fail("two processes in one folder")
+    who = f"process {holding.pid} on {socket.gethostname()}"
+    assert caught.value.message == f"{tmp_path / 'run'}: {who} is training here"
+    assert caught.value.hint == "wait until it has ended, or give the recipe another `run` folder"
+    assert caught.value.exit_code == 1
+    holding.kill()  # a lock ends with its process, however that ends
+    holding.wait()
+    with alone_in(tmp_path / "run"):
+        assert signed.read_text() == f"process {os.getpid()} on {socket.gethostname()}"
+    assert signed.read_text() == ""
+
+
+def test_an_error_in_a_run_folder_frees_it(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(KeyError), alone_in(tmp_path):
+            raise KeyError
 
 
 BEFORE = {"seed": 1, "finetune": {"learning_rate": 0.1, "steps": 10}, "data": {"train": {"files": ["a"]}, "test": None}}

@@ -5,6 +5,7 @@ log.jsonl                one JSON object per logged interval ("event": "steps") 
 checkpoints/step-N/      a model folder with the optimiser's state; `average` is a model folder only
 report.html              the log as a page (see `report`)
 best, latest             files of one line that name a checkpoint
+.lock                    held by the process that trains (see `lock`)
 ../latest                a file of one line that names the last run
 
 A checkpoint whose manifest is missing or wrong does not exist.

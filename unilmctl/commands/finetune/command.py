@@ -29,7 +29,7 @@ from unilmctl.errors import DataError, RecipeError
 from unilmctl.model.adapters import adapt
 from unilmctl.preparation import Prepared
 from unilmctl.recipe import Recipe
-from unilmctl.runs import Best, RunFolder, StopSignals, check_same_run
+from unilmctl.runs import Best, RunFolder, StopSignals, alone_in, check_same_run
 from unilmctl.runs.board import require_tensorboard
 from unilmctl.runs.checkpoint import load_checkpoint
 from unilmctl.training import build_optimizer
@@ -63,13 +63,16 @@ def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> Fi
             require_tensorboard()
         torch.set_num_threads(plan.finetune.threads or cores())
         folder = RunFolder(plan.run)
-        prepared = processes.in_turn(lambda: _begin(plan, folder, fresh=fresh) if processes.first else prepare(plan))
-        with StopSignals(patience=processes.size > 1) as signals:
-            fitting = assemble(plan, folder, prepared, signals, processes)
-            seen = watched(plan, folder, prepared.stores, after=fitting.position.step)
-            with seen if processes.first else nullcontext():
-                fitting.run()
-                fitting.best = processes.from_first(lambda: finish(fitting))
+        with alone_in(plan.run) if processes.first else nullcontext():
+            prepared = processes.in_turn(
+                lambda: _begin(plan, folder, fresh=fresh) if processes.first else prepare(plan)
+            )
+            with StopSignals(patience=processes.size > 1) as signals:
+                fitting = assemble(plan, folder, prepared, signals, processes)
+                seen = watched(plan, folder, prepared.stores, after=fitting.position.step)
+                with seen if processes.first else nullcontext():
+                    fitting.run()
+                    fitting.best = processes.from_first(lambda: finish(fitting))
     report = FinetuneReport(plan.run, fitting.position.step, plan.finetune.keep_best_by, fitting.best)
     _tell(report)
     return report

@@ -116,7 +116,7 @@ def test_an_empty_file(write):
 BROKEN = [
     ("{oops", "1: not JSON: Expecting property name enclosed in double quotes at column 2"),
     ('{"tgt": "a"}\n[1]', "2: not a JSON object"),
-    ('{"tgt": "a"}\n{"src": "b"}', "2: neither 'refs' nor 'tgt'"),
+    ('{"tgt": "a"}\n{"src": "b"}', "2: none of 'refs', 'tgt', 'label', 'tags', 'answers'"),
     ('{"tgt": 7}', "1: 7 is neither text nor a list of tokens"),
     ('{"refs": ["a", {"b": 1}]}', '1: {"b": 1} is neither text nor a list of tokens'),
 ]

@@ -1,7 +1,8 @@
 """`unilmctl evaluate`: outputs and references in, scores out. Needs no model and never loads torch.
 
 Outputs are plain lines, or the JSON lines of `generate --json` (the best hypothesis counts). References are one or more
-parallel text files, or JSON lines with `refs` (a list, or one text) or `tgt`. The first byte of a file tells which.
+parallel text files, or JSON lines with `refs` (a list, or one text), `tgt`, `label` (text or a number), `tags` (a list)
+or `answers` (a list, or SQuAD's). The first byte of a file tells which.
 Lines end at a line feed and nowhere else.
 """
 
@@ -19,6 +20,9 @@ from unilmctl import metrics as room
 from unilmctl.console import Cell
 from unilmctl.errors import DataError, UsageError
 from unilmctl.metrics import Comparison, Interval, Options, Score
+
+TRUTHS = ("refs", "tgt", "label", "tags", "answers")
+"""What a line of references may call them."""
 
 
 class Files(NamedTuple):
@@ -263,10 +267,17 @@ def _best(line: str, where: str) -> str:
 
 def _truth(line: str, where: str) -> Reference:
     fields = _object(line, where)
-    found = fields.get("refs", fields.get("tgt"))
-    if found is None:
-        raise DataError(f"{where}: neither 'refs' nor 'tgt'", 'a line looks like {"refs": ["one", "another"]}')
-    several = found if isinstance(found, list) and "refs" in fields else [found]
+    name = next((name for name in TRUTHS if fields.get(name) is not None), None)
+    if name is None:
+        raise DataError(
+            f"{where}: none of {', '.join(map(repr, TRUTHS))}", 'a line looks like {"refs": ["one", "another"]}'
+        )
+    found = fields[name]
+    if name == "answers" and isinstance(found, dict):
+        found = found.get("text")
+    if name == "label" and isinstance(found, int | float) and not isinstance(found, bool):
+        found = str(found)
+    several = found if isinstance(found, list) and name in ("refs", "answers") else [found]
     texts = [None if text is None else _plain(text, where) for text in several]
     source = fields.get("src")
     return Reference(texts, None if source is None else _plain(source, where))

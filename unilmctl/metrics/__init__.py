@@ -1,8 +1,9 @@
-"""How good generated text is: the usual metrics with their signatures, and the figures as papers compute them.
+"""How good generated text and labels are: the usual metrics with signatures, and the figures as papers compute them.
 
     values        Options, Score, what is counted per sentence      scoring       the table of metrics; score, evaluate
     words         text to units, by language                        translation   BLEU, chrF, TER, sentence BLEU, NIST
-    rouge         ROUGE, ROUGE-1.5.5, COCO ROUGE-L                  matching      exact match, CoQA F1, distinct-n
+    rouge         ROUGE, ROUGE-1.5.5, COCO ROUGE-L                  matching      exact match, SQuAD, CoQA, distinct-n
+    labels        accuracy, F1, correlations, entities of tags
     significance  bootstrap intervals, paired test                  postprocess   the papers' text preparation
     tasks         the published tables as presets
 

@@ -1,4 +1,4 @@
-"""Exact match, the token F1 of CoQA, and distinct-n."""
+"""Exact match, the answers of SQuAD and CoQA, and distinct-n."""
 
 import re
 import string
@@ -26,6 +26,29 @@ def exact_match(name: str, hypotheses: list[str], references: References, option
         for hypothesis, texts in zip(hypotheses, references, strict=True)
     ]
     return averaged(hits, sign(references, f"case:{'lc' if options.lowercase else 'mixed'}"))
+
+
+def squad(name: str, hypotheses: list[str], references: References, options: Options) -> Measured:
+    """`squad_em` and `squad_f1`: the best of all references, without case, punctuation marks and articles.
+
+    Exact match, and the F1 of words in common (Rajpurkar et al. 2016, arXiv 1606.05250); of characters where the
+    language is counted by them.
+    """
+    by_character = words.unit(options) == "characters"
+
+    def parts(text: str) -> list[str]:
+        return words.characters(text.translate(_PUNCTUATION)) if by_character else _answer(text)
+
+    def one(hypothesis: str, truth: str) -> float:
+        given, true = parts(hypothesis), parts(truth)
+        return float(given == true) if name == "squad_em" else _f1(true, given)
+
+    figures = [
+        100 * max(one(hypothesis, text) for text in present(texts))
+        for hypothesis, texts in zip(hypotheses, references, strict=True)
+    ]
+    unit = "characters" if by_character else "words"
+    return averaged(figures, sign(references, "case:lc", "punctuation:no", "articles:no", f"tok:{unit}"))
 
 
 def coqa_f1(name: str, hypotheses: list[str], references: References, options: Options) -> Measured:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from unilmctl.errors import UsageError
-from unilmctl.metrics.matching import coqa_f1, distinct, exact_match
+from unilmctl.metrics.labels import accuracy, confusion, correlation, tags
+from unilmctl.metrics.matching import coqa_f1, distinct, exact_match, squad
 from unilmctl.metrics.rouge import coco_rouge_l, rouge, rouge155
 from unilmctl.metrics.significance import RESAMPLES, SEED, bootstrap, interval
 from unilmctl.metrics.translation import nist, sentence_bleu, translation
@@ -20,6 +21,11 @@ ONES: dict[str, One] = {
     "coco_rougeL": coco_rouge_l,
     "exact_match": exact_match,
     "coqa_f1": coqa_f1,
+    **dict.fromkeys(("squad_em", "squad_f1"), squad),
+    "accuracy": accuracy,
+    **dict.fromkeys(("f1", "macro_f1", "matthews"), confusion),
+    **dict.fromkeys(("pearson", "spearman"), correlation),
+    **dict.fromkeys(("tag_f1", "tag_precision", "tag_recall", "tag_accuracy"), tags),
     **dict.fromkeys(("distinct1", "distinct2", "distinct3", "distinct4"), distinct),
 }
 # These share their counting: the texts are cut once for all of a family's names.

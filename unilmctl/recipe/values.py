@@ -27,7 +27,8 @@ Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[a-z0-9]+)*$")]
 Figure = Literal[
     "bleu", "bleu1", "bleu2", "bleu3", "chrf", "chrf++", "ter", "sentence_bleu", "nist", "coco_rougeL", "exact_match",
     "coqa_f1", "distinct1", "distinct2", "distinct3", "distinct4", "rouge1", "rouge2", "rouge3", "rouge4", "rougeL",
-    "rougeLsum", "rouge155_1", "rouge155_2", "rouge155_L",
+    "rougeLsum", "rouge155_1", "rouge155_2", "rouge155_L", "squad_em", "squad_f1", "accuracy", "f1", "macro_f1",
+    "matthews", "pearson", "spearman", "tag_f1", "tag_precision", "tag_recall", "tag_accuracy",
 ]  # fmt: skip
 Metric = Literal[Figure, "rouge", "rouge155", "distinct"]
 Criterion = Literal["loss", Figure]

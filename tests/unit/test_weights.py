@@ -17,9 +17,11 @@ from unilmctl.model import ModelConfig
 from unilmctl.tokens import Tokenizer
 from unilmctl.weights import ModelCard, load_model, save_model
 from unilmctl.weights.assembling import assemble
-from unilmctl.weights.configuration import BOUNDS, hugging_face_config, model_config
+from unilmctl.weights.configuration import hugging_face_config, model_config
+from unilmctl.weights.families import FAMILIES
 from unilmctl.weights.folder import default_segments
-from unilmctl.weights.names import FAMILIES, from_disk, rules, shapes_on_disk, to_disk
+from unilmctl.weights.names import from_disk, rules, shapes_on_disk, to_disk
+from unilmctl.weights.values import BOUNDS
 
 
 @st.composite
@@ -185,7 +187,7 @@ def test_refused_folders_say_why(tmp_path: Path) -> None:
         ),
         ({"num_hidden_layers": 3}, "'bert.encoder.layer.2.attention.self.query.weight' / "),
         ({"num_hidden_layers": 1}, "'bert.encoder.layer.1.attention.output.LayerNorm.bias' has no place"),
-        ({"rel_pos_bins": 32}, "config.json has 'rel_pos_bins', but 'bert.rel_pos_bias.weight' is not there"),
+        ({"rel_pos_bins": 32}, "config.json has relative positions, but 'bert.rel_pos_bias.weight' is not there"),
         ({"model_type": "albert"}, "models of type 'albert' are not supported"),
         ({"hidden_act": "swish"}, "activation 'swish' is not supported"),
         ({"position_embedding_type": "relative_key"}, "position embeddings of type 'relative_key' are not supported"),

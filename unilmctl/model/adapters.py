@@ -60,7 +60,7 @@ def adapt(encoder: Encoder, how: Adapting, *, seed: int) -> None:
     """Freezes the encoder and puts adapters on its linear layers; what it computes does not change yet."""
     encoder.requires_grad_(requires_grad=False)
     generator = torch.Generator().manual_seed(seed)
-    for number in range(encoder.config.layers):
+    for number in range(encoder.config.distinct_layers):
         for target in how.targets:
             name = f"layers.{number}.{TARGETS[target]}"
             linear = encoder.get_submodule(name)

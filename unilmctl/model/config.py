@@ -13,7 +13,8 @@ class ModelConfig:
 
     `family` only decides how the weights are named on disk. `embedding` differs from `hidden` in ELECTRA, whose
     embeddings are projected. `relative_buckets` > 0 adds UniLM 2's bias (T5's buckets, one table for all layers).
-    `segments` may be 0: no segment table. Positions count from 0 in every family.
+    `segments` may be 0: no segment table. Positions count from 0 in every family. `layer_groups` > 0 are ALBERT's: the
+    layers are cut into so many runs of neighbours, and those of a run are one and the same.
     """
 
     vocabulary: int
@@ -31,6 +32,7 @@ class ModelConfig:
     attention_dropout: float = 0.1
     relative_buckets: int = 0
     relative_distance: int = 128
+    layer_groups: int = 0
     initializer_range: float = 0.02
     pad: int = 0
     pooler: bool = False
@@ -41,6 +43,21 @@ class ModelConfig:
             raise ModelError(f"activation '{self.activation}' is not supported", f"supported: {', '.join(ACTIVATIONS)}")
         if self.hidden % self.heads:
             raise ModelError(f"hidden size {self.hidden} is not a multiple of {self.heads} attention heads")
+
+        if not 0 <= self.layer_groups <= self.layers:
+            raise ModelError(f"{self.layers} layers cannot be shared in {self.layer_groups} groups")
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Which of the distinct layers each step of a pass goes through."""
+        if not self.layer_groups:
+            return tuple(range(self.layers))
+        return tuple(step * self.layer_groups // self.layers for step in range(self.layers))
+
+    @property
+    def distinct_layers(self) -> int:
+        """How many layers have weights of their own."""
+        return self.layer_groups or self.layers
 
     @property
     def reserved_positions(self) -> int:

@@ -7,6 +7,8 @@ Shapes: B rows of a full pass, T tokens; N sentences, B beams each, R = N x B ro
 columns of the cache; D hidden width, A heads, V vocabulary.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,11 +29,16 @@ class Encoder(nn.Module):
         self.config = config
         self.recompute = False  # whether training computes what is inside a layer twice, instead of keeping it
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.distinct_layers))
         self.relative = RelativeBias(config) if config.relative_buckets else None
         self.head = LanguageModelHead(config)
         self.pooler = nn.Linear(config.hidden, config.hidden) if config.pooler else None
         self.pair = nn.Linear(config.hidden, 2) if config.pair_head else None
+
+    @property
+    def stack(self) -> list[Layer]:
+        """The layers in the order of a pass, one that is shared as often as it is gone through."""
+        return [cast(Layer, self.layers[index]) for index in self.config.order]
 
     def initialize(self, generator: torch.Generator | None = None) -> None:
         """Random weights as BERT draws them: normal, biases 0, norms 1, the padding word 0."""
@@ -54,8 +61,8 @@ class Encoder(nn.Module):
         mask = self._mask(slots, positions)
         asked = None if wanted is None else Asked.of(wanted, *ids.shape)
         fresh = []
-        for layer in self.layers:
-            if asked is not None and layer is self.layers[-1]:
+        for number, layer in enumerate(self.stack, start=1):
+            if asked is not None and number == self.config.layers:
                 hidden, keys_values = layer(hidden, take(mask, asked.queries), asked)
             elif self.recompute and torch.is_grad_enabled():
                 hidden = checkpoint(_hidden, layer, hidden, mask, use_reentrant=False)
@@ -80,9 +87,8 @@ class Encoder(nn.Module):
             bias = torch.zeros((), device=ids.device) if self.relative is None else self.relative(positions, positions)
             mask = torch.where(seen, bias, float("-inf")).to(memory)
         fresh = []
-        for layer in self.layers:
-            assert isinstance(layer, Layer)
-            if layer is self.layers[-1] and not last:
+        for number, layer in enumerate(self.stack, start=1):
+            if number == self.config.layers and not last:
                 fresh.append(layer.attention.project(hidden)[1])
             else:
                 hidden, keys_values = layer.read(hidden, mask, memory)
@@ -103,9 +109,8 @@ class Encoder(nn.Module):
         if self.relative is not None:
             mask = mask + self._relative_step(self.relative, positions, cache, mask)
         weights = mask
-        for layer, table in zip(self.layers, cache.tables, strict=True):
-            assert isinstance(layer, Layer)
-            if layer is self.layers[-1]:
+        for layer, table in zip(self.stack, cache.tables, strict=True):
+            if table is cache.tables[-1]:
                 mask = _last_queries(mask, ids.shape[1], asked)
             hidden, weights = layer.step(hidden, table, places.vectors, mask)
         cache.keep(places, kept)

@@ -1,10 +1,12 @@
 """Checkpoints: model folders read and written, foreign checkpoints converted.
 
+families       how the files of each family name weights and settings
 names          tables between the encoder's names and those on disk, read in both directions
 dialects       other spellings of the same names
 reading        files that are not to be trusted: JSON, safetensors, pickles
 sources        where the files of a checkpoint lie
-configuration  config.json
+values         what config.json says, typed and bounded
+configuration  config.json and the model it describes
 card           unilmctl.json
 assembling     an encoder of it all, every tensor accounted for
 averaging      the mean of several

@@ -16,7 +16,8 @@ from unilmctl.errors import ModelError
 from unilmctl.model import Encoder, ModelConfig
 from unilmctl.weights.configuration import family_name, model_config
 from unilmctl.weights.dialects import Leftover, normalised
-from unilmctl.weights.names import Rule, Tensors, family_of, from_disk, rules, shapes_on_disk
+from unilmctl.weights.families import Family, Rule, family_of
+from unilmctl.weights.names import Tensors, from_disk, rules, shapes_on_disk
 from unilmctl.weights.reading import checked
 
 HeadState = Literal["trained", "untrained", "missing"]
@@ -66,7 +67,7 @@ def assemble(tensors: Tensors, raw: Mapping[str, Any], where: str, architecture:
         for name, shape in shapes_on_disk(table, inside).items()
         if name in tensors
     }
-    _refuse_unknown_parts(tensors, family_of(family).prefix, where)
+    _refuse_unknown_parts(tensors, family_of(family), where)
     found = len(sound)
     state = from_disk(table, sound, inside)
     missing = _initialise_missing(state, inside, config, where)
@@ -82,16 +83,20 @@ def fitted(config: ModelConfig, tensors: Tensors, where: str) -> tuple[ModelConf
     Position and segment tables are often resized without the configuration being told (UniLM 1 does), so here the
     tensors are believed; every other size must agree.
     """
-    prefix = family_of(config.family).prefix
-    relative = tensors.get(f"{prefix}.rel_pos_bias.weight")
-    positions = _rows(tensors, f"{prefix}.embeddings.position_embeddings.weight", config.reserved_positions)
+    family = family_of(config.family)
+    relative = tensors.get(family.named(family.relative))
+    if relative is not None and family.relative_turn is not None:
+        relative = family.relative_turn.inward(relative)
+    positions = _rows(tensors, f"{family.named(family.embeddings['position'])}.weight", config.reserved_positions)
     sizes = {
         "positions": config.positions if positions is None else positions,
-        "segments": _rows(tensors, f"{prefix}.embeddings.token_type_embeddings.weight") or 0,
+        "segments": _rows(tensors, f"{family.named(family.embeddings['segment'])}.weight") or 0,
         "relative_buckets": relative.shape[1] if relative is not None and relative.dim() == 2 else 0,
     }
     if config.relative_buckets and relative is None:
-        raise ModelError(f"{where}: config.json has 'rel_pos_bins', but '{prefix}.rel_pos_bias.weight' is not there")
+        raise ModelError(
+            f"{where}: config.json has relative positions, but '{family.named(family.relative)}' is not there"
+        )
     told = {name: getattr(config, name) for name in sizes}
     notes = [
         f"config.json says {told[name]} {name.replace('_', ' ')}; the tensors have {size}"
@@ -103,8 +108,8 @@ def fitted(config: ModelConfig, tensors: Tensors, where: str) -> tuple[ModelConf
         positions=sizes["positions"],
         segments=sizes["segments"],
         relative_buckets=sizes["relative_buckets"],
-        pooler=f"{prefix}.pooler.dense.weight" in tensors,
-        pair_head=_rows(tensors, "cls.seq_relationship.weight") == 2,
+        pooler=f"{family.named(family.pooler)}.weight" in tensors,
+        pair_head=_rows(tensors, f"{family.pair}.weight") == 2,
     )
     buckets, distance = config.relative_buckets, config.relative_distance
     if buckets and (buckets < 4 or distance <= buckets // 4):
@@ -117,10 +122,11 @@ def _rows(tensors: Tensors, name: str, less: int = 0) -> int | None:
     return tensor.shape[0] - less if tensor is not None and tensor.dim() == 2 and tensor.shape[0] > less else None
 
 
-def _refuse_unknown_parts(tensors: Tensors, prefix: str, where: str) -> None:
+def _refuse_unknown_parts(tensors: Tensors, family: Family, where: str) -> None:
     """Refuse tensors of the encoder that have no place: without them it would compute something else."""
+    parts = tuple(family.named(part) for part in family.bare if part != "pooler.")
     for name in tensors:
-        if name.startswith((f"{prefix}.embeddings.", f"{prefix}.encoder.", f"{prefix}.embeddings_project")):
+        if name.startswith(parts):
             raise ModelError(
                 f"{where}: '{name}' has no place in the encoder that config.json describes",
                 "the configuration belongs to another checkpoint, or the architecture is not supported",

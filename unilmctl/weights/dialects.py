@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from unilmctl.errors import ModelError
-from unilmctl.weights.names import Family, Tensors
+from unilmctl.weights.families import Family
+from unilmctl.weights.names import Tensors
 
 
 class Leftover(NamedTuple):
@@ -56,8 +57,7 @@ def _with_prefix(tensors: Tensors, family: Family) -> Tensors:
     """A bare encoder (`embeddings.`, `encoder.`) gets the prefix it has inside a model with heads."""
     if any(name.startswith(f"{family.prefix}.") for name in tensors):
         return tensors
-    bare = ("embeddings.", "encoder.", "pooler.", "embeddings_project.", "rel_pos_bias.")
-    return _renamed(tensors, lambda name: f"{family.prefix}.{name}" if name.startswith(bare) else name)
+    return _renamed(tensors, lambda name: family.named(name) if name.startswith(family.bare) else name)
 
 
 def _split_queries(tensors: Tensors, family: Family) -> Tensors:
@@ -97,15 +97,8 @@ DIALECTS: tuple[Callable[[Tensors, Family], Tensors], ...] = (
 
 def _copies(family: Family) -> dict[str, str]:
     """Names under which files keep a second copy: copy -> original."""
-    words = f"{family.prefix}.embeddings.word_embeddings.weight"
-    return {
-        "cls.predictions.decoder.weight": words,
-        "cls.predictions.decoder_weight": words,
-        "cls.predictions.decoder.bias": family.bias,
-        "lm_head.decoder.weight": words,
-        "lm_head.decoder.bias": family.bias,
-        "generator_lm_head.weight": words,
-    }
+    words = f"{family.named(family.embeddings['word'])}.weight"
+    return dict.fromkeys(family.word_copies, words) | dict.fromkeys(family.bias_copies, family.bias)
 
 
 CONSTANTS = (".position_ids", ".token_type_ids", "crit_mask_lm_smoothed.one_hot")

@@ -15,7 +15,7 @@ from unilmctl.errors import WriteError
 from unilmctl.files import write_atomically, write_errors
 from unilmctl.model import ModelConfig
 from unilmctl.model.adapters import TARGETS, Adapting, split
-from unilmctl.weights.names import LAYER_MODULES, family_of
+from unilmctl.weights.families import family_of
 
 FOLDER = "adapter"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -30,7 +30,7 @@ def save_adapter(folder: Path, config: ModelConfig, how: Adapting, state: dict[s
     with write_errors(place):
         place.mkdir(parents=True, exist_ok=True)
     with write_atomically(place / CONFIG) as file:
-        file.write((json.dumps(adapter_config(how), indent=2) + "\n").encode())
+        file.write((json.dumps(adapter_config(config, how), indent=2) + "\n").encode())
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_tensors(config, how, state).items()}
     with write_errors(place / WEIGHTS):
         try:
@@ -42,20 +42,23 @@ def save_adapter(folder: Path, config: ModelConfig, how: Adapting, state: dict[s
 
 def adapter_tensors(config: ModelConfig, how: Adapting, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The adapters under peft's names: `lora_A` [r, I] and `lora_B` [O, r] of every linear layer of the family."""
-    prefix = f"base_model.model.{family_of(config.family).prefix}.encoder.layer"
+    family = family_of(config.family)
     found: dict[str, Tensor] = {}
-    for number in range(config.layers):
+    for number in range(config.distinct_layers):
+        layer = f"base_model.model.{family.named(family.layer.format(number))}"
         for target in how.targets:
             module = TARGETS[target]
-            for name, (down, up) in split(f"layers.{number}.{module}", state, LAYER_MODULES[module]).items():
-                found[f"{prefix}.{number}.{name}.lora_A.weight"] = down
-                found[f"{prefix}.{number}.{name}.lora_B.weight"] = up
+            for name, (down, up) in split(f"layers.{number}.{module}", state, family.modules[module]).items():
+                found[f"{layer}.{name}.lora_A.weight"] = down
+                found[f"{layer}.{name}.lora_B.weight"] = up
     return found
 
 
-def adapter_config(how: Adapting) -> dict[str, object]:
+def adapter_config(config: ModelConfig, how: Adapting) -> dict[str, object]:
     """adapter_config.json. Its target modules are a pattern: the name of one may be the end of another's."""
-    names = [re.escape(name) for target in how.targets for name in LAYER_MODULES[TARGETS[target]]]
+    family = family_of(config.family)
+    names = [re.escape(name) for target in how.targets for name in family.modules[TARGETS[target]]]
+    layer = r"\d+".join(re.escape(part) for part in family.layer.split("{}"))
     return {
         "peft_type": "LORA",
         "task_type": None,
@@ -64,7 +67,7 @@ def adapter_config(how: Adapting) -> dict[str, object]:
         "r": how.rank,
         "lora_alpha": how.alpha,
         "lora_dropout": how.dropout,
-        "target_modules": rf".*\.encoder\.layer\.\d+\.({'|'.join(names)})",
+        "target_modules": rf".*\.{layer}\.({'|'.join(names)})",
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,

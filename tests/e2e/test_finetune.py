@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from unilmctl.commands import finetune
-from unilmctl.commands.finetune import fitting
 from unilmctl.errors import DataError, RecipeError, Stopped, UserError
 from unilmctl.files import verify_manifest
+from unilmctl.fitting import RunReport
 from unilmctl.generation import GenerateOptions, Generator
 from unilmctl.runs import RunFolder, StopSignals, alone_in, model_folder
 from unilmctl.tokens import Tokenizer
@@ -61,7 +61,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def tune(*settings: str, fresh: bool = False) -> finetune.FinetuneReport:
+def tune(*settings: str, fresh: bool = False) -> RunReport:
     return finetune.run(recipe="recipe.yaml", settings=settings, fresh=fresh)
 
 
@@ -294,7 +294,7 @@ def test_a_head_that_was_never_trained_is_said(place: Path, capsys: pytest.Captu
 
 def test_sigterm_saves_and_exits_75_and_the_run_goes_on(place: Path) -> None:
     command = [sys.executable, "-m", "unilmctl", "finetune", "recipe.yaml", "--set", "finetune.steps=100000"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(fitting.__file__).parents[3])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(finetune.__file__).parents[3])}
     process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 90
     while not (place / "run" / "latest").exists() and time.monotonic() < deadline:

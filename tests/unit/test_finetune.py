@@ -8,15 +8,15 @@ import pytest
 import torch
 from tiny_training import tiny_encoder
 
-from unilmctl.commands.finetune.averaging import average
-from unilmctl.commands.finetune.ingredients import frame_of, train_options
-from unilmctl.commands.finetune.starting import decoding_defaults, starting_model
-from unilmctl.commands.finetune.validation import better
+from unilmctl.commands.finetune.ingredients import frame_of
+from unilmctl.commands.finetune.starting import starting_model
 from unilmctl.errors import ModelError
+from unilmctl.fitting import better, decoding_defaults, train_options
+from unilmctl.fitting.ending import average
 from unilmctl.recipe import Recipe
 from unilmctl.tokens import Tokenizer
 from unilmctl.tokens import train as train_tokenizer
-from unilmctl.training import prefers_bfloat16
+from unilmctl.training import TrainOptions, prefers_bfloat16
 from unilmctl.weights import ModelCard, save_model
 
 SHAPE = {"architecture": "bert", "layers": 1, "hidden": 16, "heads": 2, "feedforward": 32, "positions": 20}
@@ -26,6 +26,11 @@ def recipe_of(**sections: Any) -> Recipe:
     data = {"train": {"files": ["train.jsonl"]}}
     tokens = {"max_source": 12, "max_target": 8, "train": {"size": 24}}
     return Recipe.model_validate({"data": data, "model": SHAPE, "tokens": tokens, **sections})
+
+
+def options_of(**sections: Any) -> TrainOptions:
+    recipe = recipe_of(**sections)
+    return train_options(recipe.finetune, recipe.seed)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +110,7 @@ def test_the_frame_takes_special_tokens_from_the_vocabulary(tokenizer: Tokenizer
 
 def test_options_are_those_of_the_recipe() -> None:
     section = {"steps": 9, "warmup": 3, "schedule": "cosine", "clip": None, "accumulate": 4, "precision": "float32"}
-    options = train_options(recipe_of(seed=11, finetune=section))
+    options = options_of(seed=11, finetune=section)
     assert (options.steps, options.warmup, options.schedule, options.clip) == (9, 3, "cosine", None)
     assert (options.accumulate, options.precision, options.seed) == (4, "float32", 11)
 
@@ -124,7 +129,7 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
     assert prefers_bfloat16(torch.device("cpu")) == (expected == "bfloat16")
-    assert train_options(recipe_of()).precision == expected
+    assert options_of().precision == expected
 
 
 @pytest.mark.parametrize(

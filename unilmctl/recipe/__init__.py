@@ -5,7 +5,6 @@ from unilmctl.recipe.loading import dump_yaml, load
 from unilmctl.recipe.mistakes import walk
 from unilmctl.recipe.schema import (
     Data,
-    Finetune,
     Model,
     Recipe,
     Shape,
@@ -24,6 +23,7 @@ from unilmctl.recipe.shelf import (
     splits_of,
     write_generated,
 )
+from unilmctl.recipe.training import Finetune, Training
 
 __all__ = [
     "Data",
@@ -38,6 +38,7 @@ __all__ = [
     "Split",
     "Tokens",
     "TrainTokens",
+    "Training",
     "dump_yaml",
     "find_recipe",
     "list_recipes",

@@ -2,7 +2,7 @@
 
 A recipe is one YAML file per task with a section per command. The descriptions below are the reference page of the
 documentation; the relations between keys (warm-up within the steps, heads that divide the width) are in `relations.py`,
-the sections on what is written with a model in `decoding.py`.
+the sections on training in `training.py`, those on what is written with a model in `decoding.py`.
 """
 
 from pathlib import Path
@@ -12,7 +12,8 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from unilmctl.recipe.decoding import Evaluate, Generate
 from unilmctl.recipe.section import Section
-from unilmctl.recipe.values import Criterion, Folder, Share, Text, Whole
+from unilmctl.recipe.training import Finetune
+from unilmctl.recipe.values import Folder, Text, Whole
 
 BASE_SHAPE: dict[str, Any] = {  # BERT-base, what is left open by a model from scratch
     "layers": 12,
@@ -157,121 +158,6 @@ class Tokens(Section):
     tokenizer: Folder | None = Field(default=None, description="Folder of the vocabulary; null: that of `model.init`.")
     train: TrainTokens | None = Field(
         default=None, description="Train a vocabulary on the training split (from scratch only)."
-    )
-
-
-class Lora(Section):
-    """Low-rank adapters: only they are trained, and merged into the model that is saved."""
-
-    rank: Whole = Field(default=8, ge=1, le=4096, description="Rank of the adapters.")
-    alpha: float = Field(default=16.0, gt=0, le=65536, description="What they add is multiplied with alpha / rank.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout of their inputs.")
-    targets: Annotated[list[Literal["qkv", "output", "inner", "outer"]], Field(min_length=1)] = Field(
-        default=["qkv", "output", "inner", "outer"],
-        description="Linear layers that get one: queries, keys and values; their output; both of the feed-forward.",
-    )
-
-
-class Distil(Section):
-    """Learning from a larger model besides the data."""
-
-    teacher: Folder = Field(description="Model or run folder of the teacher; it has the same vocabulary.")
-    weight: Share = Field(default=0.5, description="Share of the loss that is against the teacher.")
-    temperature: float = Field(default=2.0, gt=0, le=100, description="Logits are divided by it: higher is softer.")
-
-
-class Finetune(Section):
-    """Training: the objective, the optimiser, and when to look and to save."""
-
-    objective: Literal["pseudo", "masked", "causal"] = Field(
-        default="pseudo",
-        description="`pseudo`: trains what decoding computes; `masked`: as UniLM 1; `causal`: next token.",
-    )
-    separator_in: Literal["target", "source"] = Field(
-        default="target",
-        description="`causal` only: the [SEP] between them starts the target (s2s-ft) or ends the source (bert4keras).",
-    )
-    batch_tokens: Whole = Field(default=16384, ge=16, le=100000000, description="Tokens of a batch, padding included.")
-    pack: Whole | None = Field(
-        default=None,
-        ge=8,
-        le=1048576,
-        description="Examples share rows of so many tokens and are taken in any order, `batch_tokens` without padding; "
-        "null: a row for each, and batches of like length.",
-    )
-    accumulate: Whole = Field(default=1, ge=1, le=65536, description="Batches whose gradients make one step.")
-    steps: Whole = Field(default=32000, ge=1, le=1000000000, description="Optimiser steps.")
-    learning_rate: float = Field(
-        default=7e-5, gt=0, le=1, description="Highest learning rate, at the end of the warm-up."
-    )
-    schedule: Literal["linear", "cosine", "inverse-sqrt", "constant"] = Field(
-        default="linear", description="What the learning rate does after the warm-up; linear and cosine end at 0."
-    )
-    warmup: Whole = Field(
-        default=500, ge=0, le=1000000000, description="Steps in which the learning rate rises from 0."
-    )
-    label_smoothing: float = Field(
-        default=0.1, ge=0, lt=1, description="Share of the probability that is spread over all tokens."
-    )
-    weight_decay: float = Field(
-        default=0.01, ge=0, le=1, description="Decoupled weight decay; not on biases and normalisation."
-    )
-    clip: float | None = Field(default=1.0, gt=0, description="Largest norm of the gradient; null: not clipped.")
-    adam_epsilon: float = Field(default=1e-8, gt=0, le=1, description="Adam's epsilon.")
-    adam_beta2: float = Field(default=0.999, gt=0, lt=1, description="Adam's second decay; the first is 0.9.")
-    target_mask: Share | None = Field(
-        default=None,
-        description="Share of target tokens that are masked; null: 0.5 for pseudo, 0.7 for masked, 0 for causal.",
-    )
-    random: Share = Field(default=0.1, description="Of the masked target tokens, the share replaced by a random one.")
-    keep: Share = Field(default=0.1, description="Of the masked target tokens, the share left as it is.")
-    source_mask: Share = Field(default=0.0, description="Share of source tokens that are masked.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto",
-        description="Number format of the arithmetic; `auto`: bfloat16 where the machine is made for it.",
-    )
-    checkpoint_activations: bool = Field(
-        default=False, description="Compute the inside of every layer twice, instead of keeping it in memory."
-    )
-    evaluate_every: Whole = Field(default=1000, ge=1, le=1000000000, description="Steps between two validations.")
-    evaluate_examples: Whole | None = Field(
-        default=None, ge=1, le=1000000000, description="Validation lines that are generated and scored; null: all."
-    )
-    save_every: Whole = Field(default=1000, ge=1, le=1000000000, description="Steps between two checkpoints.")
-    keep_last: Whole = Field(
-        default=2, ge=1, le=10000, description="Newest checkpoints that are kept, besides the best."
-    )
-    keep_best_by: Criterion = Field(
-        default="loss",
-        description="What the best checkpoint is best by: the validation loss, or a score of generated text.",
-    )
-    average_last: Whole = Field(default=0, ge=0, le=10000, description="Last checkpoints averaged at the end; 0: none.")
-    log_every: Whole = Field(default=50, ge=1, le=1000000000, description="Steps between two lines of the log.")
-    threads: Whole | None = Field(
-        default=None,
-        ge=1,
-        le=4096,
-        description="CPU threads of a process; null: as many as there are cores, shared by those of torchrun.",
-    )
-    sharding: Literal["none", "full"] = Field(
-        default="none",
-        description="What the processes of torchrun have of the model: all of it each, or a share of every tensor.",
-    )
-    freeze_embeddings: bool = Field(default=False, description="Leave the embeddings as they are.")
-    freeze: list[Text] = Field(
-        default=[],
-        description="Parts that stay as they are, by name and pattern: `embeddings`, `layers.0-5`, `*.norm`.",
-    )
-    lora: Lora | None = Field(
-        default=None,
-        description="Train low-rank adapters alone; a checkpoint holds them in peft's form too. null: the whole model.",
-    )
-    ema: float | None = Field(
-        default=None, gt=0, lt=1, description="Decay of running averages of the weights, which become the model: 0.999."
-    )
-    distil: Distil | None = Field(default=None, description="Learn from a teacher as well; null: from the data alone.")
-    tensorboard: bool = Field(
-        default=False, description="Curves for TensorBoard as well (extra `tensorboard`), in the run folder."
     )
 
 

@@ -1,9 +1,9 @@
 """`unilmctl finetune`: train a recipe's model on pairs of text, and go on where a run stopped.
 
-`starting` makes the model that training starts from, `validation` measures it, `fitting` drives the training loop and
-writes the run folder; this file puts them together.
+`starting` makes the model that training starts from, `ingredients` says what the recipe means for rows and batches,
+`validation` measures, `teaching` finds the teacher; the run itself is the room `fitting`.
 """
 
-from unilmctl.commands.finetune.command import FinetuneReport, run
+from unilmctl.commands.finetune.command import run
 
-__all__ = ["FinetuneReport", "run"]
+__all__ = ["run"]

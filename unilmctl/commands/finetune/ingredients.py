@@ -1,14 +1,12 @@
 """What a recipe's sections mean in the terms of training: options, rows, batches, validation."""
 
-import hashlib
-import json
 from collections.abc import Callable
-from typing import Literal
 
 from unilmctl import metrics, preparation
 from unilmctl.commands.finetune.validation import SHOWN, Validation
 from unilmctl.data.batching import batches, packed_batches
 from unilmctl.data.store import Store
+from unilmctl.fitting import train_options
 from unilmctl.generation import GenerateOptions, Generator
 from unilmctl.model import Encoder
 from unilmctl.model.adapters import Adapting
@@ -17,36 +15,8 @@ from unilmctl.preparation import Prepared
 from unilmctl.recipe import Recipe
 from unilmctl.rows import Frame, Ints
 from unilmctl.tokens import Tokenizer
-from unilmctl.training import Feed, TrainOptions, prefers_bfloat16
-from unilmctl.training.distributed import device_here
+from unilmctl.training import Feed
 from unilmctl.weights import ModelCard
-
-
-def train_options(plan: Recipe) -> TrainOptions:
-    """The recipe's `finetune` section as the training loop wants it."""
-    section = plan.finetune
-    precision: Literal["float32", "bfloat16"]
-    if section.precision == "auto":
-        precision = "bfloat16" if prefers_bfloat16(device_here()) else "float32"
-    else:
-        precision = section.precision
-    return TrainOptions(
-        steps=section.steps,
-        learning_rate=section.learning_rate,
-        schedule=section.schedule,
-        warmup=section.warmup,
-        label_smoothing=section.label_smoothing,
-        weight_decay=section.weight_decay,
-        clip=section.clip,
-        adam_epsilon=section.adam_epsilon,
-        adam_beta2=section.adam_beta2,
-        accumulate=section.accumulate,
-        precision=precision,
-        freeze_embeddings=section.freeze_embeddings,
-        freeze=tuple(section.freeze),
-        checkpoint_activations=section.checkpoint_activations,
-        seed=plan.seed,
-    )
 
 
 def adapting_of(plan: Recipe) -> Adapting | None:
@@ -95,11 +65,6 @@ def feed_of(plan: Recipe, store: Store, frame: Frame) -> Feed:
     return Feed(store, build(section.objective, corruption), frame, order, plan.seed, section.pack or 0)
 
 
-def fingerprint(store: Store) -> str:
-    """What tells two training sets apart: the sha256 of what the store was made from."""
-    return hashlib.sha256(json.dumps(store.meta, sort_keys=True).encode()).hexdigest()
-
-
 def validation_of(plan: Recipe, prepared: Prepared, frame: Frame, card: ModelCard) -> Validation | None:
     """What is measured during training; None for a recipe without a validation split."""
     split, section = plan.data.valid, plan.finetune
@@ -113,7 +78,7 @@ def validation_of(plan: Recipe, prepared: Prepared, frame: Frame, card: ModelCar
     scoring = plan.evaluate
     return Validation(
         feed=feed_of(plan, store, frame),
-        options=train_options(plan),
+        options=train_options(plan.finetune, plan.seed),
         decode=decoder_of(plan, card, prepared.tokenizer),
         sources=[store[index].source.tolist() for index in chosen],
         references=[list(pairs[index].references) for index in chosen],

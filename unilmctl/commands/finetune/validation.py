@@ -1,6 +1,5 @@
 """Validation during training: the loss, and the scores of generated text."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,10 +42,3 @@ class Validation:
         first = zip(self.shown, texts, self.references, strict=False)
         examples = [{"source": source, "output": text, "reference": known[0]} for source, text, known in first]
         return {"loss": loss, **scores, "examples": examples}
-
-
-def better(name: str, value: float, than: float | None) -> bool:
-    """Whether `value` of the criterion `name` beats an earlier one; equal is not better."""
-    if than is None:
-        return not math.isnan(value)
-    return value < than if name == "loss" or name in metrics.LOWER_IS_BETTER else value > than

@@ -5,14 +5,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from unilmctl.data.store import Store
-from unilmctl.recipe import Recipe
 from unilmctl.runs import RunFolder, lengths_of, write_report
 from unilmctl.runs.board import Board
 from unilmctl.runs.folder import TENSORBOARD
 
 
 @contextmanager
-def watched(plan: Recipe, folder: RunFolder, stores: Mapping[str, Store], *, after: int) -> Iterator[None]:
+def watched(folder: RunFolder, stores: Mapping[str, Store], *, after: int, tensorboard: bool) -> Iterator[None]:
     """Within the block, every evaluation renews the report, and every entry of the log goes to TensorBoard.
 
     `after` is the step from which the run goes on. At the end of the block the report is written once more.
@@ -23,7 +22,7 @@ def watched(plan: Recipe, folder: RunFolder, stores: Mapping[str, Store], *, aft
         if entry["event"] != "steps":
             write_report(folder, lengths)
 
-    board = Board(folder.folder / TENSORBOARD, after=after) if plan.finetune.tensorboard else None
+    board = Board(folder.folder / TENSORBOARD, after=after) if tensorboard else None
     folder.listeners += [renew, board.write] if board else [renew]
     try:
         yield

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from unilmctl import console
-from unilmctl.commands.finetune.validation import Validation, better
+from unilmctl.fitting.measuring import Measures, better
 from unilmctl.model import Encoder
-from unilmctl.recipe import Finetune
+from unilmctl.recipe import Training
 from unilmctl.runs import Best, RunFolder, StopSignals
 from unilmctl.runs.checkpoint import State, save_checkpoint
 from unilmctl.tokens import Tokenizer
@@ -33,7 +33,10 @@ SUMS = ("steps", "loss", "labels", "tokens", "padded_tokens", "seconds")
 
 @dataclass
 class Fitting:
-    """One run of training: what stays the same, and (last) where it stands."""
+    """One run of training: what stays the same, and (last) where it stands.
+
+    `criterion` is the figure of the validation that the best checkpoint is best by.
+    """
 
     folder: RunFolder
     encoder: Encoder
@@ -42,8 +45,9 @@ class Fitting:
     optimizer: torch.optim.Optimizer
     feed: Feed
     options: TrainOptions
-    schedule: Finetune
-    validation: Validation | None
+    schedule: Training
+    criterion: str
+    validation: Measures | None
     signals: StopSignals
     data: str
     processes: Processes = ALONE
@@ -135,7 +139,7 @@ class Fitting:
             if found is None:
                 return
             self.evaluated = True
-            improved = better(self.schedule.keep_best_by, found, self.best.value if self.best else None)
+            improved = better(self.criterion, found, self.best.value if self.best else None)
             if improved:
                 self.best = Best(f"step-{number}", found)
         if improved or (number != self.saved and self._is_due(number, self.schedule.save_every)):
@@ -158,7 +162,7 @@ class Fitting:
         seconds = round(time.perf_counter() - began, 3)
         self.folder.log({"event": event, "step": self.position.step, **found, "seconds": seconds})
         console.say(f"step {self.position.step:,}  {event}  {_figures(found)}")
-        return float(found[self.schedule.keep_best_by])
+        return float(found[self.criterion])
 
     def save(self, number: int) -> None:
         """Writes the checkpoint of this step, points to it, and removes those that are no longer wanted."""

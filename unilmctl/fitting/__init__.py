@@ -1,0 +1,28 @@
+"""One run of training, whatever it is that is learnt: what `finetune` and `pretrain` have in common.
+
+`conducting` is a run from its recipe to its report, `starting` makes the model that training starts from, `options`
+says what the keys of a recipe mean, `fitting` drives the training loop and writes the run folder, `measuring` tells
+what is better, `ending` averages the last checkpoints, `watching` shows a run while it goes on.
+"""
+
+from unilmctl.fitting.conducting import RunReport, conduct, resume
+from unilmctl.fitting.ending import finish
+from unilmctl.fitting.fitting import Fitting
+from unilmctl.fitting.measuring import Measures, better
+from unilmctl.fitting.options import fingerprint, train_options
+from unilmctl.fitting.starting import begun, decoding_defaults, with_dropout
+
+__all__ = [
+    "Fitting",
+    "Measures",
+    "RunReport",
+    "begun",
+    "better",
+    "conduct",
+    "decoding_defaults",
+    "fingerprint",
+    "finish",
+    "resume",
+    "train_options",
+    "with_dropout",
+]

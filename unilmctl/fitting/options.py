@@ -1,0 +1,41 @@
+"""What the keys of a recipe mean in the terms of training."""
+
+import hashlib
+import json
+from typing import Literal
+
+from unilmctl.data.store import Store
+from unilmctl.recipe import Training
+from unilmctl.training import TrainOptions, prefers_bfloat16
+from unilmctl.training.distributed import device_here
+
+
+def train_options(section: Training, seed: int) -> TrainOptions:
+    """A recipe's section on training as the training loop wants it."""
+    precision: Literal["float32", "bfloat16"]
+    if section.precision == "auto":
+        precision = "bfloat16" if prefers_bfloat16(device_here()) else "float32"
+    else:
+        precision = section.precision
+    return TrainOptions(
+        steps=section.steps,
+        learning_rate=section.learning_rate,
+        schedule=section.schedule,
+        warmup=section.warmup,
+        label_smoothing=section.label_smoothing,
+        weight_decay=section.weight_decay,
+        clip=section.clip,
+        adam_epsilon=section.adam_epsilon,
+        adam_beta2=section.adam_beta2,
+        accumulate=section.accumulate,
+        precision=precision,
+        freeze_embeddings=section.freeze_embeddings,
+        freeze=tuple(section.freeze),
+        checkpoint_activations=section.checkpoint_activations,
+        seed=seed,
+    )
+
+
+def fingerprint(store: Store) -> str:
+    """What tells two training sets apart: the sha256 of what the store was made from."""
+    return hashlib.sha256(json.dumps(store.meta, sort_keys=True).encode()).hexdigest()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unilmctl.model import Encoder
-from unilmctl.model.layers import relative_bucket
+from unilmctl.model.positions import relative_bucket
 from unilmctl.objectives import pseudo
 from unilmctl.rows import Example, Frame, pad
 from unilmctl.visibility import FOREVER, PADDING, Slots, visible

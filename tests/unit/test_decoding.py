@@ -16,12 +16,19 @@ from unilmctl.objectives import Corruption, build
 from unilmctl.rows import LANGUAGE_MODEL, Example, Frame, pad
 
 CLEAN = Corruption(target=0.0, random=0.0, keep=0.0)
+MODERN: dict[str, Any] = {
+    **{"rotary_base": 160.0, "global_every": 2, "window": 3, "segments": 0},
+    **{"prenorm": True, "gated": True, "linear_bias": False, "norm_bias": False},
+}
 MODELS: list[dict[str, Any]] = [
     {},
     {"relative_buckets": 8, "relative_distance": 12},
     {"segments": 0},
     {"embedding": 8, "family": "electra"},
     {"activation": "relu"},
+    {"position": "interleaved", "embedding": 8},
+    {"position": "rotary", **MODERN},
+    {"position": "relative", "relative_distance": 5},
 ]
 TOKENS = strategies.integers(5, len(WORDS) - 1)
 WAYS = [("pseudo", "target"), ("causal", "target"), ("causal", "source")]

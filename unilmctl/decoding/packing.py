@@ -75,9 +75,9 @@ def _settle_memory() -> None:
 
 
 class PackedLinear(nn.Module):
-    """A linear layer of weights [E, D] and biases [E] that can only be applied."""
+    """A linear layer of weights [E, D] and biases [E], or none, that can only be applied."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, outputs: int | None = None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, outputs: int | None = None) -> None:
         """With `outputs` above E, the further ones are -inf."""
         super().__init__()
         outputs = outputs or len(weight)
@@ -99,7 +99,7 @@ class PackedLinear(nn.Module):
 class QuantizedLinear(nn.Module):
     """A linear layer of weights in int8, one scale for each output; inputs are rounded to a byte for each product."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, outputs: int | None = None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, outputs: int | None = None) -> None:
         super().__init__()
         outputs = outputs or len(weight)
         scales = torch.ones(outputs, dtype=torch.double)
@@ -140,8 +140,9 @@ class PackedHead(nn.Module):
         return cast(Tensor, self.output(self.norm(self.activation(self.dense(hidden)))))
 
 
-def _extended(bias: Tensor, outputs: int) -> Tensor:
-    return functional.pad(bias.detach(), (0, outputs - len(bias)), value=-math.inf)
+def _extended(bias: Tensor | None, outputs: int) -> Tensor | None:
+    """The biases of further outputs make them impossible; a layer without biases has no further outputs."""
+    return None if bias is None else functional.pad(bias.detach(), (0, outputs - len(bias)), value=-math.inf)
 
 
 def _can_pack(weight: Tensor) -> bool:

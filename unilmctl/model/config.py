@@ -6,6 +6,10 @@ from unilmctl.errors import ModelError
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 
+POSITIONS = ("absolute", "rotary", "interleaved", "relative", "none")
+"""How a model knows positions: a learnt table; queries and keys turned (RoPE), the two numbers of a pair half a head
+apart or side by side; NEZHA's fixed vectors of distances; not at all but by a relative bias."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -13,8 +17,14 @@ class ModelConfig:
 
     `family` only decides how the weights are named on disk. `embedding` differs from `hidden` in ELECTRA, whose
     embeddings are projected. `relative_buckets` > 0 adds UniLM 2's bias (T5's buckets, one table for all layers).
-    `segments` may be 0: no segment table. Positions count from 0 in every family. `layer_groups` > 0 are ALBERT's: the
-    layers are cut into so many runs of neighbours, and those of a run are one and the same.
+    `segments` may be 0: no segment table. `layer_groups` > 0 are ALBERT's: the layers are cut into so many runs of
+    neighbours, and those of a run are one and the same. Positions count from 0 in every family; `position` is one of
+    `POSITIONS`, and with "relative" distances are told apart up to `relative_distance`.
+
+    `prenorm` normalises what goes into each half of a layer instead of what comes out, and once more at the end; the
+    first layer then takes the embeddings as they are, normalised already. `gated` multiplies the activation with as
+    many linear outputs (GeGLU). Every `global_every`-th layer from the first on sees all that the rule lets it see, the
+    others no further than `window` positions, and turn by `local_base` instead of `rotary_base`.
     """
 
     vocabulary: int
@@ -30,9 +40,18 @@ class ModelConfig:
     norm_epsilon: float = 1e-12
     dropout: float = 0.1
     attention_dropout: float = 0.1
+    position: str = "absolute"
     relative_buckets: int = 0
     relative_distance: int = 128
     layer_groups: int = 0
+    rotary_base: float = 10_000.0
+    local_base: float = 10_000.0
+    global_every: int = 1
+    window: int = 64
+    prenorm: bool = False
+    gated: bool = False
+    linear_bias: bool = True
+    norm_bias: bool = True
     initializer_range: float = 0.02
     pad: int = 0
     pooler: bool = False
@@ -41,11 +60,30 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise ModelError(f"activation '{self.activation}' is not supported", f"supported: {', '.join(ACTIVATIONS)}")
+        if self.position not in POSITIONS:
+            raise ModelError(f"position '{self.position}' is not supported", f"supported: {', '.join(POSITIONS)}")
+        if self.position == "relative" and self.relative_buckets:
+            raise ModelError("a relative bias and vectors of distances do not go together")
         if self.hidden % self.heads:
             raise ModelError(f"hidden size {self.hidden} is not a multiple of {self.heads} attention heads")
-
+        if self.position in ("rotary", "interleaved", "relative") and self.head_width % 2:
+            raise ModelError(f"heads of width {self.head_width} cannot be divided into pairs, as their positions ask")
         if not 0 <= self.layer_groups <= self.layers:
             raise ModelError(f"{self.layers} layers cannot be shared in {self.layer_groups} groups")
+
+    @property
+    def head_width(self) -> int:
+        """d = hidden / heads."""
+        return self.hidden // self.heads
+
+    def local(self, layer: int) -> bool:
+        """Whether a layer sees no further than `window`."""
+        return layer % self.global_every != 0
+
+    @property
+    def has_local(self) -> bool:
+        """Whether any layer does."""
+        return self.global_every > 1 and self.layers > 1
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -66,8 +104,8 @@ class ModelConfig:
 
     @property
     def head_activation(self) -> str:
-        """RoBERTa's and ELECTRA's language-model heads use GELU whatever the layers use."""
-        return self.activation if self.family == "bert" else "gelu"
+        """RoBERTa's, ELECTRA's and ModernBERT's language-model heads use GELU whatever the layers use."""
+        return self.activation if self.family in ("bert", "roformer", "nezha") else "gelu"
 
     @property
     def embedding_size(self) -> int:

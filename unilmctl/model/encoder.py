@@ -7,6 +7,7 @@ Shapes: B rows of a full pass, T tokens; N sentences, B beams each, R = N x B ro
 columns of the cache; D hidden width, A heads, V vocabulary.
 """
 
+import math
 from typing import cast
 
 import torch
@@ -16,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from unilmctl.model.cache import Cache, KeysValues
 from unilmctl.model.config import ModelConfig
-from unilmctl.model.kernels import take
-from unilmctl.model.layers import Asked, Embeddings, LanguageModelHead, Layer, RelativeBias, steady_width
+from unilmctl.model.layers import Asked, Embeddings, LanguageModelHead, Layer, norm, steady_width
+from unilmctl.model.positions import RelativeBias, View, near, turn_of, vectors_of, within
 from unilmctl.visibility import Slots, visible
 
 
@@ -29,7 +30,8 @@ class Encoder(nn.Module):
         self.config = config
         self.recompute = False  # whether training computes what is inside a layer twice, instead of keeping it
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.distinct_layers))
+        self.layers = nn.ModuleList(Layer(config, number) for number in range(config.distinct_layers))
+        self.norm = norm(config, config.hidden) if config.prenorm else None
         self.relative = RelativeBias(config) if config.relative_buckets else None
         self.head = LanguageModelHead(config)
         self.pooler = nn.Linear(config.hidden, config.hidden) if config.pooler else None
@@ -58,19 +60,19 @@ class Encoder(nn.Module):
         those slots alone. With `recompute` nothing but hidden states is returned.
         """
         hidden = self.embeddings(ids, positions, segments)
-        mask = self._mask(slots, positions)
+        views = self._full_views(slots, positions)
         asked = None if wanted is None else Asked.of(wanted, *ids.shape)
         fresh = []
-        for number, layer in enumerate(self.stack, start=1):
+        for number, (layer, view) in enumerate(zip(self.stack, views, strict=True), start=1):
             if asked is not None and number == self.config.layers:
-                hidden, keys_values = layer(hidden, take(mask, asked.queries), asked)
+                hidden, keys_values = layer(hidden, view.of(asked.queries), asked)
             elif self.recompute and torch.is_grad_enabled():
-                hidden = checkpoint(_hidden, layer, hidden, mask, use_reentrant=False)
+                hidden = checkpoint(_hidden, layer, hidden, view, use_reentrant=False)
                 continue
             else:
-                hidden, keys_values = layer(hidden, mask)
+                hidden, keys_values = layer(hidden, view)
             fresh.append(keys_values)
-        return hidden, [] if self.recompute else fresh
+        return self._finished(hidden), [] if self.recompute else fresh
 
     def read(
         self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots, *, memory: torch.dtype, last: bool
@@ -81,19 +83,20 @@ class Encoder(nn.Module):
         """
         hidden = self.embeddings(ids, positions, segments)
         if memory == torch.float32:
-            mask = self._mask(slots, positions)
+            views = self._full_views(slots, positions)
         else:
             seen = visible(slots.select(slice(0, 1)), slots)[:, None]
             bias = torch.zeros((), device=ids.device) if self.relative is None else self.relative(positions, positions)
             mask = torch.where(seen, bias, float("-inf")).to(memory)
+            views = self._views(mask, self._local_step(mask, positions, positions), positions, positions)
         fresh = []
-        for number, layer in enumerate(self.stack, start=1):
+        for number, (layer, view) in enumerate(zip(self.stack, views, strict=True), start=1):
             if number == self.config.layers and not last:
-                fresh.append(layer.attention.project(hidden)[1])
+                fresh.append(layer.attention.project(hidden, view)[1])
             else:
-                hidden, keys_values = layer.read(hidden, mask, memory)
+                hidden, keys_values = layer.read(hidden, view, memory)
                 fresh.append(keys_values)
-        return hidden, fresh
+        return self._finished(hidden), fresh
 
     def step(
         self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots, cache: Cache, *, kept: int, asked: int
@@ -106,24 +109,52 @@ class Encoder(nn.Module):
         hidden = self.embeddings(ids, positions, segments)
         places = cache.place(positions)
         mask = cache.mask(slots, places, cache.tables[0].dtype)
+        queries, keys = positions.view(cache.sentences, -1), cache.positions[: cache.sentences]
         if self.relative is not None:
-            mask = mask + self._relative_step(self.relative, positions, cache, mask)
+            mask = mask + self.relative(queries, keys).to(mask.dtype)
+        views = self._views(mask, self._local_step(mask, queries, keys), positions, keys)
         weights = mask
-        for layer, table in zip(self.stack, cache.tables, strict=True):
-            if table is cache.tables[-1]:
-                mask = _last_queries(mask, ids.shape[1], asked)
-            hidden, weights = layer.step(hidden, table, places.vectors, mask)
+        for layer, table, view in zip(self.stack, cache.tables, views, strict=True):
+            seen = view.last(ids.shape[1], asked) if table is cache.tables[-1] else view
+            hidden, weights = layer.step(hidden, table, places.vectors, seen)
         cache.keep(places, kept)
-        return hidden, weights
+        return self._finished(hidden), weights
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] give scores over the vocabulary [..., V]."""
         result: Tensor = self.head(hidden, self.embeddings.word.weight)
         return result
 
-    def _mask(self, slots: Slots, positions: Tensor) -> Tensor:
-        """The rule over a full pass [B, 1 or A, T, T]: bool, or float when there is a bias to add."""
-        mask = visible(slots, slots)[:, None]
+    def _finished(self, hidden: Tensor) -> Tensor:
+        """What the last layer gives, normalised where the layers do not do it themselves."""
+        return hidden if self.norm is None else self.norm(hidden)
+
+    def _full_views(self, slots: Slots, positions: Tensor) -> list[View]:
+        """What each layer of a full pass knows of its tokens, by the rule."""
+        seen = visible(slots, slots)[:, None]
+        mask = self._mask(seen, positions)
+        local = self._mask(within(seen, positions, self.config.window), positions) if self.config.has_local else mask
+        return self._views(mask, local, positions, positions)
+
+    def _views(self, mask: Tensor, local: Tensor, positions: Tensor, keys: Tensor) -> list[View]:
+        """What each layer knows of tokens at `positions` [R, Q] and keys at `keys` [N, K]; local layers have a mask of
+        their own."""
+        config, width = self.config, self.config.head_width
+        vectors, turn, other = None, None, None
+        if config.position == "relative":
+            vectors = vectors_of(positions.view(len(keys), -1), keys, width, config.relative_distance)
+        elif config.position in ("rotary", "interleaved"):
+            interleaved = config.position == "interleaved"
+            turn = turn_of(positions, width, config.rotary_base, interleaved=interleaved)
+            other = turn_of(positions, width, config.local_base, interleaved=interleaved) if config.has_local else None
+        views = View(mask, turn, vectors), View(local, other, vectors)
+        return [views[config.local(number)] for number in range(config.layers)]
+
+    def _mask(self, seen: Tensor, positions: Tensor) -> Tensor:
+        """A mask [B, 1, T, T] as layers want it, [B, 1 or A, T, T]: bool, or float when something is to be added."""
+        if self.config.position == "relative":
+            return torch.zeros_like(seen, dtype=self.head.bias.dtype).masked_fill_(~seen, -math.inf)
+        mask = seen
         if self.relative is not None:
             bias = self.relative(positions, positions).to(self.head.bias.dtype)
             mask = torch.where(mask, bias, float("-inf"))
@@ -135,20 +166,15 @@ class Encoder(nn.Module):
         padded: Tensor = functional.pad(mask, (0, extra), value=False if self.relative is None else float("-inf"))
         return padded
 
-    @staticmethod
-    def _relative_step(relative: RelativeBias, positions: Tensor, cache: Cache, mask: Tensor) -> Tensor:
-        """The bias [N, A, B * Q, C] of new tokens at `positions` [R, Q] towards the cache's columns."""
-        sentences, _, queries, _ = mask.shape
-        bias: Tensor = relative(positions.view(sentences, queries), cache.positions[:sentences])
-        return bias.to(mask.dtype)
+    def _local_step(self, mask: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+        """A mask [N, ., Q, K] that is added to the scores, of what is near: queries at [N, Q], keys at [N, K]."""
+        if not self.config.has_local:
+            return mask
+        return mask.expand(-1, -1, queries.shape[1], -1).masked_fill(
+            ~near(queries, keys, self.config.window), -math.inf
+        )
 
 
-def _hidden(layer: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
-    result: Tensor = layer(hidden, mask)[0]
+def _hidden(layer: nn.Module, hidden: Tensor, view: View) -> Tensor:
+    result: Tensor = layer(hidden, view)[0]
     return result
-
-
-def _last_queries(mask: Tensor, queries: int, asked: int) -> Tensor:
-    """The mask [N, ., B * Q, C] of the last `asked` = q of each row's `queries` = Q: [N, ., B * q, C]."""
-    sentences, heads, rows, columns = mask.shape
-    return mask.view(sentences, heads, rows // queries, queries, columns)[:, :, :, -asked:].flatten(2, 3)

@@ -14,6 +14,7 @@ from torch.nn import functional
 from unilmctl.model.cache import KeysValues
 from unilmctl.model.config import ModelConfig
 from unilmctl.model.kernels import dropout, mix, take
+from unilmctl.model.positions import View, turned
 
 
 class Asked(NamedTuple):
@@ -69,45 +70,21 @@ def relu(values: Tensor) -> Tensor:
 ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "gelu_new": gelu_tanh, "relu": relu}
 
 
-def relative_bucket(distance: Tensor, *, buckets: int, furthest: int) -> Tensor:
-    """T5's two-sided buckets of key position minus query position, as UniLM 2 uses them.
-
-    Half of the buckets are for keys to the right; within a half the nearer distances have a bucket each, the further
-    ones share logarithmic buckets up to `furthest`. (Raffel et al. 2020, arXiv 1910.10683, section 2.1.)
-    """
-    half = buckets // 2
-    exact = half // 2
-    absolute = distance.abs()
-    scaled = torch.log(absolute.clamp(min=1).float() / exact) / math.log(furthest / exact) * (half - exact)
-    far = (exact + scaled.long()).clamp(max=half - 1)
-    return (distance > 0).long() * half + torch.where(absolute < exact, absolute, far)
-
-
-class RelativeBias(nn.Module):
-    """One learnt bias per head and bucket, added to the attention scores of all layers."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.buckets, self.furthest = config.relative_buckets, config.relative_distance
-        self.weight = nn.Parameter(torch.zeros(config.heads, config.relative_buckets))  # [A, buckets]
-
-    def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        """Positions [B, Q] and [B, K] give the bias [B, A, Q, K]."""
-        distance = key[:, None, :] - query[:, :, None]
-        bucket = relative_bucket(distance, buckets=self.buckets, furthest=self.furthest)
-        return functional.embedding(bucket, self.weight.T).permute(0, 3, 1, 2)
+def norm(config: ModelConfig, width: int) -> nn.LayerNorm:
+    """The family's norm of vectors of this width."""
+    return nn.LayerNorm(width, eps=config.norm_epsilon, bias=config.norm_bias)
 
 
 class Embeddings(nn.Module):
-    """Word + position + segment, normalised; projected to the hidden width where that differs (ELECTRA)."""
+    """Word + position + segment, as far as there are tables, normalised; projected where the hidden width differs."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.embedding_size
         self.word = nn.Embedding(config.vocabulary, width)
-        self.position = nn.Embedding(config.positions, width)
+        self.position = nn.Embedding(config.positions, width) if config.position == "absolute" else None
         self.segment = nn.Embedding(config.segments, width) if config.segments else None
-        self.norm = nn.LayerNorm(width, eps=config.norm_epsilon)
+        self.norm = norm(config, width)
         self.dropout = Dropout(config.dropout)
         self.project = nn.Linear(width, config.hidden) if width != config.hidden else None
         if config.reserved_positions:  # never read: kept so that the family's file can be written back bit-equal
@@ -115,7 +92,9 @@ class Embeddings(nn.Module):
 
     def forward(self, ids: Tensor, positions: Tensor, segments: Tensor) -> Tensor:
         """Three [B, T] give [B, T, D]."""
-        total = self.word(ids) + self.position(positions)
+        total = self.word(ids)
+        if self.position is not None:
+            total = total + self.position(positions)
         if self.segment is not None:
             total = total + self.segment(segments)
         hidden: Tensor = self.dropout(self.norm(total))
@@ -123,84 +102,103 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention with one fused projection for queries, keys and values."""
+    """Multi-head attention with one fused projection for queries, keys and values.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Its norm is that of the result, or, with `prenorm`, that of what comes in.
+    """
+
+    def __init__(self, config: ModelConfig, number: int) -> None:
         super().__init__()
-        self.heads = config.heads
+        self.heads, self.prenorm = config.heads, config.prenorm
         self.dropout_rate = config.attention_dropout
-        self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
-        self.output = nn.Linear(config.hidden, config.hidden)
-        self.norm = nn.LayerNorm(config.hidden, eps=config.norm_epsilon)
+        self.qkv = nn.Linear(config.hidden, 3 * config.hidden, bias=config.linear_bias)
+        self.output = nn.Linear(config.hidden, config.hidden, bias=config.linear_bias)
+        done = config.prenorm and number == 0  # by the embeddings
+        self.norm = nn.Identity() if done else norm(config, config.hidden)
         self.dropout = Dropout(config.dropout)
 
-    def project(self, hidden: Tensor) -> tuple[Tensor, KeysValues]:
+    def project(self, hidden: Tensor, view: View) -> tuple[Tensor, KeysValues]:
         """[B, T, D] gives queries [B, A, T, d] and the tokens' keys and values."""
-        query, key, value = self._fused(hidden).unbind(0)
+        query, key, value = self._fused(hidden, view).unbind(0)
         return query, KeysValues(key, value)
 
-    def _fused(self, hidden: Tensor) -> Tensor:
+    def _fused(self, hidden: Tensor, view: View) -> Tensor:
         """[B, T, D] gives queries, keys and values as one view [3, B, A, T, d]."""
         batch, tokens, width = hidden.shape
-        fused: Tensor = self.qkv(hidden).view(batch, tokens, 3, self.heads, width // self.heads)
-        return fused.permute(2, 0, 3, 1, 4)
+        fused: Tensor = self._projected(hidden).view(batch, tokens, 3, self.heads, width // self.heads)
+        fused = fused.permute(2, 0, 3, 1, 4)
+        if view.turn is None:
+            return fused
+        cosine, sine, interleaved = view.turn
+        return torch.cat((turned(fused[:2], cosine[:, None], sine[:, None], interleaved=interleaved), fused[2:]))
+
+    def _projected(self, hidden: Tensor) -> Tensor:
+        """[..., D] gives queries, keys and values side by side [..., 3 * D]."""
+        result: Tensor = self.qkv(self.norm(hidden) if self.prenorm else hidden)
+        return result
 
     def finish(self, hidden: Tensor, mixed: Tensor) -> Tensor:
         """Output projection, residual and norm: [..., D] and mixed values in the same order give [..., D]."""
         joined = mixed.reshape(hidden.shape)
-        result: Tensor = self.norm(hidden + self.dropout(self.output(joined)))
-        return result
+        result: Tensor = hidden + self.dropout(self.output(joined))
+        return result if self.prenorm else self.norm(result)
 
-    def forward(self, hidden: Tensor, mask: Tensor, asked: Asked | None = None) -> tuple[Tensor, KeysValues]:
-        """Full pass: [B, T, D] under a mask [B, 1 or A, T, T] (bool, or float to be added).
+    def forward(self, hidden: Tensor, view: View, asked: Asked | None = None) -> tuple[Tensor, KeysValues]:
+        """Full pass: [B, T, D], whose tokens see each other by `view`, its mask [B, 1 or A, T, T].
 
         With `asked` the mask is [B, 1 or A, Q, T], and the result [N, D], of those slots alone.
         """
-        fused = self._fused(hidden)
+        fused = self._fused(hidden, view)
         fresh = KeysValues(fused[1], fused[2])
         queries = None if asked is None else asked.queries
-        if self.training and self.dropout_rate and torch.is_grad_enabled() and fused.device.type == "cpu":
-            mixed = mix(fused.contiguous(), mask, self.dropout_rate, queries)  # torch has no fast way that drops
+        query = fused[0] if queries is None else take(fused[0], queries)
+        if view.vectors is not None:
+            mixed, _ = attend(query, *fresh, view, self.dropout_rate if self.training else 0.0)
+        elif self.training and self.dropout_rate and torch.is_grad_enabled() and fused.device.type == "cpu":
+            mixed = mix(fused.contiguous(), view.mask, self.dropout_rate, queries)  # torch has no fast way that drops
         else:
-            mixed = self._attend(fused[0] if queries is None else take(fused[0], queries), fresh, mask)
+            mixed = self._attend(query, fresh, view.mask)
         mixed = mixed.transpose(1, 2)  # [B, Q, A, d]
         if asked is None:
             return self.finish(hidden, mixed), fresh
         chosen = mixed.flatten(0, 1).index_select(0, asked.places)  # [N, A, d]
         return self.finish(hidden.flatten(0, 1).index_select(0, asked.slots), chosen), fresh
 
-    def read(self, hidden: Tensor, mask: Tensor, memory: torch.dtype) -> tuple[Tensor, KeysValues]:
+    def read(self, hidden: Tensor, view: View, memory: torch.dtype) -> tuple[Tensor, KeysValues]:
         """Source pass as `forward`, but keys and values are kept in `memory`, and unless that is float32 used in it.
 
-        `mask` is then added to the scores.
+        The view's mask is then added to the scores.
         """
         if memory == torch.float32:
-            return self(hidden, mask)  # type: ignore[no-any-return]
-        query, fresh = self.project(hidden)
+            return self(hidden, view)  # type: ignore[no-any-return]
+        query, fresh = self.project(hidden, view)
         kept = KeysValues(*(torch.empty(part.shape, dtype=memory, device=part.device).copy_(part) for part in fresh))
-        mixed, _ = attend(torch.empty_like(kept.keys).copy_(query), *kept, mask)
+        mixed, _ = attend(torch.empty_like(kept.keys).copy_(query), *kept, view)
         return self.finish(hidden, mixed.to(hidden.dtype).transpose(1, 2)), kept
 
-    def step(self, hidden: Tensor, table: Tensor, vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, hidden: Tensor, table: Tensor, vectors: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """New tokens [R, Q, D] are written into a cache's `table` at `vectors` (see `Places`) and read from it.
 
-        `mask` [N, 1 or A, B * q, C] is added to the scores of the last q <= Q tokens of each row, the only ones that
-        go on. Returns [R, q, D] and the weights [N, A, B * q, C].
+        The view's mask [N, 1 or A, B * q, C] is added to the scores of the last q <= Q tokens of each row, the only
+        ones that go on. Returns [R, q, D] and the weights [N, A, B * q, C].
         """
-        sentences, _, queries, _ = mask.shape
+        sentences, _, queries, _ = view.mask.shape
         width, asked = table.shape[4], sentences * queries // len(hidden)
-        fused = self.qkv(hidden).view(-1, 3, self.heads, width)  # [R * Q, 3, A, d]
+        fused = self._projected(hidden).view(-1, 3, self.heads, width)  # [R * Q, 3, A, d]
+        if view.turn is not None:
+            cosine, sine = (part.view(len(fused), 1, 1, -1) for part in view.turn[:2])
+            turn = turned(fused[:, :2], cosine, sine, interleaved=view.turn.interleaved)
+            fused = torch.cat((turn, fused[:, 2:]), 1)
         fresh = fused[:, 1:].to(table.dtype).reshape(-1, width)
         _words(table.view(-1, width)).index_copy_(0, vectors, _words(fresh))
         query = table.new_empty(sentences, self.heads, queries, width)
         last = fused[:, 0].view(len(hidden), -1, self.heads, width)[:, -asked:]
         query.copy_(last.reshape(sentences, queries, self.heads, width).transpose(1, 2))
         keys, values = table[:, :sentences].unbind(0)
-        mixed, weights = attend(query, keys, values, mask)
+        mixed, weights = attend(query, keys, values, view)
         joined = hidden.new_empty(sentences, queries, self.heads, width).copy_(mixed.transpose(1, 2))
         hidden = hidden[:, -asked:]
-        result: Tensor = self.norm(hidden + self.output(joined.view(hidden.shape)))
-        return result, weights
+        return self.finish(hidden, joined.view(hidden.shape)), weights
 
     def _attend(self, query: Tensor, seen: KeysValues, mask: Tensor) -> Tensor:
         """Attention itself, in float32 where a CPU trains in bfloat16: its backward is three times as fast there.
@@ -239,55 +237,66 @@ STEADY = 128
 kernels divide a long sum into parts that depend on its length, and rounding follows."""
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def attend(query: Tensor, keys: Tensor, values: Tensor, view: View, rate: float = 0.0) -> tuple[Tensor, Tensor]:
     """Attention of few queries over long tables, written out: they are read where they lie and never copied.
 
-    `query` [N, A, M, d]; `keys` and `values` [N, A, L, d]; `mask` [N, 1 or A, M, L] is added to the scores.
-    Returns the mixed values [N, A, M, d] and the weights [N, A, M, L].
+    `query` [N, A, M, d]; `keys` and `values` [N, A, L, d]; the view's mask [N, 1 or A, M, L] is added to the scores;
+    weights are dropped at `rate`. Returns the mixed values [N, A, M, d] and the weights [N, A, M, L].
     """
+    mask = view.mask if view.vectors is None else view.mask + view.vectors.scores(query)
     scale = 1.0 / math.sqrt(query.shape[3])
     flat_query, flat_keys, flat_values = query.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1)
     unused = query.new_empty(1, 1, 1)
     scores = torch.baddbmm(unused, flat_query, flat_keys.transpose(1, 2), beta=0, alpha=scale)
-    weights = (scores.view(*query.shape[:3], -1).add_(mask)).softmax(-1)
+    weights = dropout((scores.view(*query.shape[:3], -1).add_(mask)).softmax(-1), rate)
     flat = weights.flatten(0, 1)
     block = STEADY if query.dtype == torch.float32 else flat.shape[2]
     mixed = torch.bmm(flat[:, :, :block], flat_values[:, :block])
     for start in range(block, flat.shape[2], block):
         mixed.baddbmm_(flat[:, :, start : start + block], flat_values[:, start : start + block])
-    return mixed.view(query.shape), weights
+    mixed = mixed.view(query.shape)
+    return mixed if view.vectors is None else mixed + view.vectors.mixed(weights), weights
 
 
 class Layer(nn.Module):
-    """One Transformer layer, normalised after each half (BERT)."""
+    """One Transformer layer, normalised after each half (BERT) or before it (ModernBERT)."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, number: int) -> None:
+        """`number` is its place among the layers, from 0."""
         super().__init__()
-        self.attention = Attention(config)
-        self.inner = nn.Linear(config.hidden, config.feedforward)
-        self.outer = nn.Linear(config.feedforward, config.hidden)
-        self.norm = nn.LayerNorm(config.hidden, eps=config.norm_epsilon)
+        self.prenorm, self.gated = config.prenorm, config.gated
+        self.attention = Attention(config, number)
+        width = config.feedforward * (2 if config.gated else 1)
+        self.inner = nn.Linear(config.hidden, width, bias=config.linear_bias)
+        self.outer = nn.Linear(config.feedforward, config.hidden, bias=config.linear_bias)
+        self.norm = norm(config, config.hidden)
         self.dropout = Dropout(config.dropout)
         self.activation = ACTIVATION[config.activation]
 
     def feedforward(self, hidden: Tensor) -> Tensor:
         """[B, T, D] gives [B, T, D]."""
-        result: Tensor = self.norm(hidden + self.dropout(self.outer(self.activation(self.inner(hidden)))))
-        return result
+        inner = self.inner(self.norm(hidden) if self.prenorm else hidden)
+        if self.gated:
+            active, gate = inner.chunk(2, -1)  # (Shazeer 2020, arXiv 2002.05202)
+            inner = self.activation(active) * gate
+        else:
+            inner = self.activation(inner)
+        result: Tensor = hidden + self.dropout(self.outer(inner))
+        return result if self.prenorm else self.norm(result)
 
-    def forward(self, hidden: Tensor, mask: Tensor, asked: Asked | None = None) -> tuple[Tensor, KeysValues]:
-        """Full pass under `mask` (see `Attention.forward`)."""
-        hidden, fresh = self.attention(hidden, mask, asked)
+    def forward(self, hidden: Tensor, view: View, asked: Asked | None = None) -> tuple[Tensor, KeysValues]:
+        """Full pass (see `Attention.forward`)."""
+        hidden, fresh = self.attention(hidden, view, asked)
         return self.feedforward(hidden), fresh
 
-    def read(self, hidden: Tensor, mask: Tensor, memory: torch.dtype) -> tuple[Tensor, KeysValues]:
+    def read(self, hidden: Tensor, view: View, memory: torch.dtype) -> tuple[Tensor, KeysValues]:
         """Source pass (see `Attention.read`)."""
-        hidden, kept = self.attention.read(hidden, mask, memory)
+        hidden, kept = self.attention.read(hidden, view, memory)
         return self.feedforward(hidden), kept
 
-    def step(self, hidden: Tensor, table: Tensor, vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, hidden: Tensor, table: Tensor, vectors: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """Decoding step over cached keys and values (see `Attention.step`)."""
-        hidden, weights = self.attention.step(hidden, table, vectors, mask)
+        hidden, weights = self.attention.step(hidden, table, vectors, view)
         return self.feedforward(hidden), weights
 
 
@@ -296,8 +305,8 @@ class LanguageModelHead(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden, config.embedding_size)
-        self.norm = nn.LayerNorm(config.embedding_size, eps=config.norm_epsilon)
+        self.dense = nn.Linear(config.hidden, config.embedding_size, bias=config.linear_bias)
+        self.norm = norm(config, config.embedding_size)
         self.bias = nn.Parameter(torch.zeros(config.vocabulary))
         self.activation = ACTIVATION[config.head_activation]
 

@@ -4,10 +4,10 @@ A row is one sequence of tokens: ids, positions, segments, the three integers of
 name a head, a slot and a target. Objectives make rows from examples; `pack` puts several rows into one, `pad` puts
 rows into a batch of tensors, and `leaks` proves that no label can see its answer.
 
-Shapes: T tokens of a row, N labels, B rows of a batch.
+Shapes: T tokens of a row, N labels, K numbers beside a label, B rows of a batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,27 +18,51 @@ from torch import Tensor
 from unilmctl.visibility import FOREVER, PADDING, Slots
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 LANGUAGE_MODEL = "lm"
 """The head that predicts a vocabulary entry at a slot."""
 
 
 class Example(NamedTuple):
-    """One example as token ids, without special tokens."""
+    """One example as token ids, without special tokens.
+
+    `source_units` and `target_units` number the unit (word, phrase, entity) of every token, equal numbers side by side;
+    None where nobody knows.
+    """
 
     source: Ints
     target: Ints
+    source_units: Ints | None = None
+    target_units: Ints | None = None
+
+
+class Passage(NamedTuple):
+    """A stretch of one document's text: the token ids of its sentences, without special tokens.
+
+    A sentence is a line of the document. `units` are numbered in each sentence as in `Example`; passages of one text
+    have the same `document`.
+    """
+
+    sentences: tuple[Ints, ...]
+    units: tuple[Ints, ...] | None
+    document: int
 
 
 class Labels(NamedTuple):
-    """What one head predicts in a row: at `slots` [N] the `targets` [N].
+    """What one head predicts in a row: at `slots` [N] the `targets` [N] (floats where the head measures).
 
-    `answers` [N] says which token of the example each label asks for, in the numbering of `Row.shows`.
+    `answers` [N] says which token of the example each label asks for, in the numbering of `Row.shows`; -1 where no
+    token of the row can show the answer. `group` [N] is the entry of a mix that the label belongs to; None: 0 for all.
+    `aside` [N, K] is what a head needs besides: its first column is another slot of the row, which moves with the row
+    when rows are packed or padded; the others are plain numbers.
     """
 
     slots: Ints
-    targets: Ints
+    targets: Ints | Floats
     answers: Ints
+    group: Ints | None = None
+    aside: Ints | None = None
 
 
 @dataclass(frozen=True)
@@ -63,12 +87,25 @@ class Row:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def in_group(self, group: int) -> "Row":
+        """The row with all its labels in this group."""
+        labels = {
+            head: known._replace(group=np.full(len(known.slots), group, dtype=np.int64))
+            for head, known in self.labels.items()
+        }
+        return replace(self, labels=labels)
+
 
 class Targets(NamedTuple):
-    """The labels of one head over a batch: flat slots (row * T + slot) [N] and targets [N]."""
+    """The labels of one head over a batch: flat slots (row * T + slot) [N] and targets [N].
+
+    `group` [N] and `aside` [N, K] are those of `Labels`, the first column of `aside` being flat slots too.
+    """
 
     slots: Tensor
     targets: Tensor
+    group: Tensor | None = None
+    aside: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -172,13 +209,38 @@ def _shifted_labels(rows: list[Row], starts: Ints, offsets: Ints) -> dict[str, L
     heads = dict.fromkeys(head for row in rows for head in row.labels)
     joined: dict[str, Labels] = {}
     for head in heads:
-        parts = [
-            Labels(labels.slots + start, labels.targets, labels.answers + offset)
-            for row, start, offset in zip(rows, starts, offsets, strict=True)
-            if (labels := row.labels.get(head)) is not None
-        ]
-        joined[head] = Labels(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        joined[head] = _joined(
+            [
+                _moved(labels, int(start))._replace(
+                    answers=np.where(labels.answers < 0, -1, labels.answers + offset),
+                )
+                for row, start, offset in zip(rows, starts, offsets, strict=True)
+                if (labels := row.labels.get(head)) is not None
+            ]
+        )
     return joined
+
+
+def _moved(labels: Labels, start: int) -> Labels:
+    """The labels of a row that begins at slot `start` of something larger."""
+    aside = labels.aside
+    if aside is not None:
+        aside = aside.copy()
+        aside[:, 0] += start
+    return labels._replace(slots=labels.slots + start, aside=aside)
+
+
+def _joined(parts: list[Labels]) -> Labels:
+    """The labels of one head of several rows. Either all of them have something aside or none has."""
+    groups = [np.zeros(len(part.slots), dtype=np.int64) if part.group is None else part.group for part in parts]
+    asides = [part.aside for part in parts if part.aside is not None]
+    return Labels(
+        np.concatenate([part.slots for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+        np.concatenate([part.answers for part in parts]),
+        None if all(part.group is None for part in parts) else np.concatenate(groups),
+        np.concatenate(asides) if len(asides) == len(parts) else None,
+    )
 
 
 def pad(rows: list[Row], *, pad_id: int, length: int | None = None) -> Batch:
@@ -209,10 +271,12 @@ def pad(rows: list[Row], *, pad_id: int, length: int | None = None) -> Batch:
 
 
 def _targets(rows: list[Row], head: str, width: int) -> Targets:
-    found = [(index * width, labels) for index, row in enumerate(rows) if (labels := row.labels.get(head)) is not None]
+    labels = _joined([_moved(row.labels[head], index * width) for index, row in enumerate(rows) if head in row.labels])
     return Targets(
-        torch.from_numpy(np.concatenate([labels.slots + start for start, labels in found])),
-        torch.from_numpy(np.concatenate([labels.targets for _, labels in found])),
+        torch.from_numpy(labels.slots),
+        torch.from_numpy(labels.targets),
+        None if labels.group is None else torch.from_numpy(labels.group),
+        None if labels.aside is None else torch.from_numpy(labels.aside),
     )
 
 
@@ -228,17 +292,24 @@ def leaks(row: Row) -> list[Leak]:
     """Labels whose answer is disclosed at their own time or earlier, in O(T + N).
 
     Sufficient for soundness at any depth, because information never flows to a smaller time. A labelled slot may hold
-    its own answer (BERT's "keep" corruption); any other slot that shows it must have a larger time.
+    its own answer (BERT's "keep" corruption); any other slot that shows it must have a larger time. A label that reads
+    a second slot (`aside`) is checked there too.
     """
     first = _earliest_disclosures(row)
     found = []
     for head, labels in row.labels.items():
-        for slot, answer in zip(labels.slots.tolist(), labels.answers.tolist(), strict=True):
+        for slot, answer in _asking(labels):
             for shown_at in first.get((int(row.document[slot]), answer), ()):
                 if shown_at != slot and row.time[shown_at] <= row.time[slot]:
                     found.append(Leak(head, slot, shown_at))
                     break
     return found
+
+
+def _asking(labels: Labels) -> list[tuple[int, int]]:
+    """Every slot that a label reads, and the answer that it must not see there."""
+    slots = [labels.slots] if labels.aside is None else [labels.slots, labels.aside[:, 0]]
+    return [pair for part in slots for pair in zip(part.tolist(), labels.answers.tolist(), strict=True)]
 
 
 def _earliest_disclosures(row: Row) -> dict[tuple[int, int], list[int]]:

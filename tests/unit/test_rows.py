@@ -102,6 +102,43 @@ def test_heads_that_only_some_rows_have():
     assert len(packed.labels[LANGUAGE_MODEL].slots) == 3 * len(plain.labels[LANGUAGE_MODEL].slots)
 
 
+def beside(row: Row, *, slots: list[int], other: list[int], answers: list[int]) -> Row:
+    """The row with labels of a head that reads two slots and a number."""
+    aside = np.array([[slot, 7] for slot in other])
+    labels = Labels(np.array(slots), np.zeros(len(slots), dtype=np.int64), np.array(answers), aside=aside)
+    return replace(row, labels={**row.labels, "boundary": labels})
+
+
+def test_a_second_slot_moves_with_its_row_and_numbers_stay():
+    plain = made("causal", 0)
+    row = beside(plain, slots=[0, 1], other=[2, 3], answers=[-1, -1])
+    size = len(row)
+    packed = pack([plain, row, row]).labels["boundary"]
+    assert packed.slots.tolist() == [size, size + 1, 2 * size, 2 * size + 1]
+    assert packed.aside.tolist() == [[size + 2, 7], [size + 3, 7], [2 * size + 2, 7], [2 * size + 3, 7]]
+    assert packed.answers.tolist() == [-1] * 4
+    batch = pad([plain, row], pad_id=0, length=size + 5).labels["boundary"]
+    assert batch.slots.tolist() == [size + 5, size + 6]
+    assert batch.aside.tolist() == [[size + 7, 7], [size + 8, 7]]
+    assert row.labels["boundary"].aside.tolist() == [[2, 7], [3, 7]]
+
+
+def test_groups_are_kept_and_rows_without_one_are_in_group_0():
+    first, second = made("masked", 0), made("masked", 1).in_group(2)
+    counts = [len(row.labels[LANGUAGE_MODEL].slots) for row in (first, second)]
+    expected = [0] * counts[0] + [2] * counts[1]
+    assert pack([first, second]).labels[LANGUAGE_MODEL].group.tolist() == expected
+    assert pad([first, second], pad_id=0).labels[LANGUAGE_MODEL].group.tolist() == expected
+    assert pack([first, first]).labels[LANGUAGE_MODEL].group is None
+    assert pad([first], pad_id=0).labels[LANGUAGE_MODEL].group is None
+
+
+def test_targets_may_be_measures():
+    row = made("masked", 0)
+    measured = replace(row, labels={"grade": Labels(np.array([0]), np.array([2.5]), np.array([-1]))})
+    assert pad([pack([measured, measured])], pad_id=0).labels["grade"].targets.tolist() == [2.5, 2.5]
+
+
 def test_second_positions_are_packed_and_padded_where_a_row_has_them():
     with_inner, without = made("infilling", 3), made("masked", 3)
     assert pack([without, without]).inner is None
@@ -160,6 +197,15 @@ def test_no_leak_escapes_the_check(name: str, seed: int, shift: int, data: st.Da
     changed = replace(row, time=time)
     if shown_to_its_own_label(changed):
         assert leaks(changed)
+
+
+def test_a_label_is_checked_at_its_second_slot_too():
+    row = made("causal", 4)
+    last = len(row) - 1
+    answer = int(row.shows[last - 1])
+    assert leaks(beside(row, slots=[0], other=[1], answers=[answer])) == []
+    assert leaks(beside(row, slots=[0], other=[last], answers=[answer])) == [Leak("boundary", last, last - 1)]
+    assert leaks(beside(row, slots=[0], other=[last], answers=[-1])) == []
 
 
 def test_the_first_target_without_offset_is_found():

@@ -43,7 +43,7 @@ class Fitting:
     card: ModelCard
     tokenizer: Tokenizer
     optimizer: torch.optim.Optimizer
-    feed: Feed
+    feed: Feed[Any]
     options: TrainOptions
     schedule: Training
     criterion: str

@@ -1,8 +1,9 @@
 """What a model is made of: one configuration for every family of BERT-type encoders."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unilmctl.errors import ModelError
+from unilmctl.model.heads import NEXT_SENTENCE, HeadConfig
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 
@@ -25,6 +26,8 @@ class ModelConfig:
     first layer then takes the embeddings as they are, normalised already. `gated` multiplies the activation with as
     many linear outputs (GeGLU). Every `global_every`-th layer from the first on sees all that the rule lets it see, the
     others no further than `window` positions, and turn by `local_base` instead of `rotary_base`.
+
+    `heads_extra` are heads beside the language model's; see `with_heads`.
     """
 
     vocabulary: int
@@ -56,8 +59,12 @@ class ModelConfig:
     pad: int = 0
     pooler: bool = False
     pair_head: bool = False
+    heads_extra: tuple[HeadConfig, ...] = ()
 
     def __post_init__(self) -> None:
+        names = [head.name for head in self.heads_extra]
+        if len(names) != len(set(names)):
+            raise ModelError(f"two heads of one name: {', '.join(names)}")
         if self.activation not in ACTIVATIONS:
             raise ModelError(f"activation '{self.activation}' is not supported", f"supported: {', '.join(ACTIVATIONS)}")
         if self.position not in POSITIONS:
@@ -111,3 +118,12 @@ class ModelConfig:
     def embedding_size(self) -> int:
         """Width of the word embeddings."""
         return self.hidden if self.embedding is None else self.embedding
+
+    def with_heads(self, *heads: HeadConfig) -> "ModelConfig":
+        """With these heads in the place of its own, and what they stand on: a pooler, BERT's pair head."""
+        return replace(
+            self,
+            heads_extra=heads,
+            pooler=self.pooler or any(head.pooled for head in heads),
+            pair_head=self.pair_head or any(head.name == NEXT_SENTENCE for head in heads),
+        )

@@ -17,8 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from unilmctl.model.cache import Cache, KeysValues
 from unilmctl.model.config import ModelConfig
+from unilmctl.model.heads import NEXT_SENTENCE
 from unilmctl.model.layers import Asked, Embeddings, LanguageModelHead, Layer, norm, steady_width
 from unilmctl.model.positions import RelativeBias, View, near, turn_of, vectors_of, within
+from unilmctl.model.scores import own_heads
 from unilmctl.visibility import Slots, visible
 
 
@@ -36,6 +38,7 @@ class Encoder(nn.Module):
         self.head = LanguageModelHead(config)
         self.pooler = nn.Linear(config.hidden, config.hidden) if config.pooler else None
         self.pair = nn.Linear(config.hidden, 2) if config.pair_head else None
+        self.extra = nn.ModuleDict(own_heads(config))
 
     @property
     def stack(self) -> list[Layer]:
@@ -123,6 +126,14 @@ class Encoder(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., D] give scores over the vocabulary [..., V]."""
         result: Tensor = self.head(hidden, self.embeddings.word.weight)
+        return result
+
+    def scores(self, head: str, hidden: Tensor) -> Tensor:
+        """What the head of this name says of hidden states [N, D]: see `model.heads`."""
+        (kind,) = (known.kind for known in self.config.heads_extra if known.name == head)
+        if kind == "class" and self.pooler is not None:
+            hidden = self.pooler(hidden).tanh()
+        result: Tensor = self.pair(hidden) if head == NEXT_SENTENCE and self.pair else self.extra[head](hidden)
         return result
 
     def _finished(self, hidden: Tensor) -> Tensor:

@@ -8,13 +8,16 @@ Shapes: B rows, T tokens.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from unilmctl.data.batching import padded_length
 from unilmctl.errors import DataError
-from unilmctl.rows import Batch, Example, Frame, Ints, Row, pack_into, pad
+from unilmctl.rows import Batch, Frame, Ints, Row, pack_into, pad
+
+ExampleT = TypeVar("ExampleT")
+FoundT_co = TypeVar("FoundT_co", covariant=True)
 
 
 class Position(NamedTuple):
@@ -37,24 +40,25 @@ class Place(NamedTuple):
     after: tuple[int, int]
 
 
-class Examples(Protocol):
+class Examples(Protocol[FoundT_co]):
     """Anything that gives an example for an index: a list, or a token store."""
 
-    def __getitem__(self, index: int, /) -> Example:
+    def __getitem__(self, index: int, /) -> FoundT_co:
         """The example of that index."""
         ...
 
 
 @dataclass(frozen=True)
-class Feed:
+class Feed(Generic[ExampleT]):
     """Examples, how each becomes a row, and which examples make a batch.
 
+    What an example is, a pair or a passage of text, is between whoever keeps them and the objective.
     `order(epoch)` lists the batches of an epoch as arrays of example indices. Unless `pack` is 0, examples share rows
     of at most so many tokens.
     """
 
-    examples: Examples
-    objective: Callable[[Example, Frame, np.random.Generator], Row]
+    examples: Examples[ExampleT]
+    objective: Callable[[ExampleT, Frame, np.random.Generator], Row]
     frame: Frame
     order: Callable[[int], list[Ints]]
     seed: int

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class Part(NamedTuple):
 def train(
     encoder: Encoder,
     optimizer: torch.optim.Optimizer,
-    feed: Feed,
+    feed: Feed[Any],
     options: TrainOptions,
     *,
     start: Position = BEGINNING,
@@ -127,7 +127,7 @@ def evaluate_loss(
     return total / max(labels, 1)
 
 
-def _part(feed: Feed, place: Place, piece: Piece) -> Part:
+def _part(feed: Feed[Any], place: Place, piece: Piece) -> Part:
     mine = piece.of(place.indices)
     return Part(feed.batch(place.epoch, mine if len(mine) else place.indices[:1]), piece.key, bool(len(mine)))
 

@@ -13,7 +13,7 @@ from unilmctl.model.adapters import Adapting
 from unilmctl.objectives import Corruption, build, row_length
 from unilmctl.preparation import Prepared
 from unilmctl.recipe import Recipe
-from unilmctl.rows import Frame, Ints
+from unilmctl.rows import Example, Frame, Ints
 from unilmctl.tokens import Tokenizer
 from unilmctl.training import Feed
 from unilmctl.weights import ModelCard
@@ -46,7 +46,7 @@ def frame_of(plan: Recipe, tokenizer: Tokenizer, card: ModelCard) -> Frame:
     )
 
 
-def feed_of(plan: Recipe, store: Store, frame: Frame) -> Feed:
+def feed_of(plan: Recipe, store: Store, frame: Frame) -> Feed[Example]:
     """The examples of a store in this recipe's batches."""
     section = plan.finetune
     corruption = Corruption(

@@ -20,7 +20,7 @@ class Validation:
     are the texts of source i, `shown` the first sources as text.
     """
 
-    feed: Feed
+    feed: Feed[Any]
     options: TrainOptions
     decode: Callable[[Encoder, list[list[int]], Callable[[], bool]], list[str] | None]
     sources: list[list[int]]

@@ -108,7 +108,7 @@ class _Cut(NamedTuple):
     def frame(self, objective: str) -> Frame:
         """The frame in which nothing is cut, with the segment ids of the objective."""
         source_segment, target_segment = SEGMENTS.get(objective, (0, 1))
-        source, target = (len(part) for part in self.example)
+        source, target = len(self.example.source), len(self.example.target)
         return Frame(
             pad=self.roles.pad,
             start=self.roles.start,

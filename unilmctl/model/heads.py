@@ -1,0 +1,44 @@
+"""Heads beside the language model's: what else a model may predict.
+
+| kind | reads | gives |
+|---|---|---|
+| class | the pooled state of a slot (BERT's [CLS]) | a score for each class |
+| token | a slot | a score for each class |
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from unilmctl.errors import ModelError
+
+NEXT_SENTENCE = "next-sentence"
+"""BERT's own pair head: the one class head whose weights a plain BERT file has a name for."""
+
+HeadKind = Literal["class", "regression", "token", "span", "replaced", "boundary", "contrastive"]
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """One head beside the language model's, see `model.heads`.
+
+    `classes` counts what a "class" or "token" head chooses from; `labels` are their names, none or one for each.
+    """
+
+    name: str
+    kind: HeadKind
+    classes: int = 2
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.name) or self.name == "lm":
+            raise ModelError(f"a head cannot be called '{self.name}'", "use letters, digits, - and _; 'lm' is taken")
+        if self.kind not in get_args(HeadKind):
+            raise ModelError(f"head '{self.name}' is of no known kind", f"kinds: {', '.join(get_args(HeadKind))}")
+        if self.classes < 1 or (self.labels and len(self.labels) != self.classes):
+            raise ModelError(f"head '{self.name}' has {self.classes} classes and {len(self.labels)} names for them")
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the head reads what the pooler makes of a slot."""
+        return self.kind in ("class", "regression", "contrastive")

@@ -381,3 +381,25 @@ def test_tensorboard_has_what_the_log_has_when_a_run_goes_on(place: Path, monkey
     logged = {entry["step"]: entry["loss"] for entry in run.read_log() if entry["event"] == "steps"}
     found = {event.step: event.value for event in events.Scalars("steps/loss")}
     assert found == pytest.approx(logged)
+
+
+EVERY_STEP = ("finetune.steps=8", "finetune.save_every=1", "finetune.keep_last=8", "data.valid=null")
+
+
+@pytest.mark.parametrize("settings", [("finetune.pack=40",), (*LORA, *EMA)], ids=["packed", "adapters"])
+def test_a_run_that_stops_after_every_step_leaves_the_bits_of_one_that_never_did(
+    settings: tuple[str, ...], base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune(*EVERY_STEP, *settings)
+    expected = contents(base / "run")
+    positions = [found[0]["position"] for name, found in expected.items() if name.endswith("state.json")]
+    assert len(positions) == 8
+    assert any(batch for _, _, batch, _ in positions), "some steps end within an epoch"
+    for step in range(1, 8):
+        with monkeypatch.context() as patched:
+            patched.setattr(StopSignals, "__call__", StopAt(4, signal.SIGTERM).asked_by)  # after its two batches
+            with pytest.raises(Stopped, match=f"after step {step};"):
+                tune(*EVERY_STEP, *settings, fresh=step == 1)
+        torch.manual_seed(step)
+    tune(*EVERY_STEP, *settings)
+    assert contents(base / "run") == expected

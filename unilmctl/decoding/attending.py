@@ -67,12 +67,12 @@ class Attending:
     def _places(self, sources: list[Ints], outputs: list[Sequence[int]], beams: int) -> Tensor:
         """Places of words within the sources as they are read: [R, T], anything after the end of an output."""
         _, state = self.decoder.start(sources)
-        state = state.reordered(torch.arange(len(sources)).repeat_interleave(beams))
+        state = state.reordered(torch.arange(len(sources), device=state.sizes.device).repeat_interleave(beams))
         found = []
         longest = max(map(len, outputs))
         for time in range(longest):
             shares = self.shares(state).nan_to_num(-1)
-            found.append(shares.argmax(1) if shares.shape[1] else torch.zeros(len(shares), dtype=torch.long))
+            found.append(shares.argmax(1) if shares.shape[1] else shares.new_zeros(len(shares), dtype=torch.long))
             if time + 1 < longest:
                 tokens = [ids[time] if time < len(ids) else self.decoder.frame.separator for ids in outputs]
                 _, state = self.decoder.step(torch.tensor(tokens, device=state.sizes.device), state)

@@ -21,6 +21,7 @@ from unilmctl.objectives import Corruption, build
 from unilmctl.rows import LANGUAGE_MODEL, Example, Row, pad
 from unilmctl.search import SUM, Scoring
 from unilmctl.tokens import Tokenizer
+from unilmctl.visibility import Slots
 from unilmctl.weights import ModelCard
 
 CLEAN = Corruption(target=0.0, random=0.0, keep=0.0, source=0.0)
@@ -82,11 +83,12 @@ class Scorer:
 
     @torch.inference_mode()
     def _batch(self, rows: list[Row]) -> list[Scored]:
-        batch = pad(rows, pad_id=self.frame.pad)
-        hidden, _ = self.encoder(batch.ids, batch.positions, batch.segments, batch.slots)
-        labels = batch.labels[LANGUAGE_MODEL]
-        logits = self.encoder.logits(hidden.flatten(0, 1)[labels.slots]).float()  # [X, V]
-        chosen = logits.gather(1, labels.targets[:, None])[:, 0] - logits.logsumexp(-1)
+        batch, device = pad(rows, pad_id=self.frame.pad), self.encoder.head.bias.device
+        slots = Slots(*(part.to(device) for part in batch.slots))
+        hidden, _ = self.encoder(*(part.to(device) for part in (batch.ids, batch.positions, batch.segments)), slots)
+        labels, targets = (part.to(device) for part in batch.labels[LANGUAGE_MODEL][:2])
+        logits = self.encoder.logits(hidden.flatten(0, 1)[labels]).float()  # [X, V]
+        chosen = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(-1)
         counts = [len(row.labels[LANGUAGE_MODEL].slots) for row in rows]
         return [self._scored(part.tolist()) for part in torch.split(chosen, counts)]
 

@@ -46,10 +46,11 @@ class Trace:
         return Trace(torch.zeros(shape), torch.zeros(shape), tokens, parents, torch.zeros(shape[0], dtype=torch.long))
 
     def record(self, sentences: Tensor, time: int, entry: "_Frame") -> None:
-        """Writes what happened to `sentences` [N'] at one step."""
+        """Writes what happened to `sentences` [N'] at one step; a trace is kept by the processor."""
+        places = sentences.cpu()
         for part, value in zip((self.totals, self.steps, self.tokens, self.parents), entry, strict=True):
-            part[sentences, time] = value
-        self.frames[sentences] = time + 1
+            part[places, time] = value.cpu()
+        self.frames[places] = time + 1
 
 
 def s2s_ft(
@@ -80,17 +81,19 @@ def s2s_ft_trace(first: Tensor, state: S, step: Step[S], rules: Rules, *, beam: 
     shape = (count, rules.max_length, beam)
     trace = Trace.empty(shape)
     rules = replace(rules, min_length=0, no_repeat_ngram=0) if beam == 1 else rules
-    waiting, written, totals = torch.arange(count), torch.zeros(count, 1, 0, dtype=torch.long), torch.zeros(count, 1)
+    with first.device:
+        waiting, totals = torch.arange(count), torch.zeros(count, 1)
+        written = torch.zeros(count, 1, 0, dtype=torch.long)
     logits = first[:, None]
     for time in range(rules.max_length):
         penalised = _penalised(logits.log_softmax(-1), written, rules)
         entry = _best(penalised, totals, written, rules.end, beam)
         trace.record(waiting, time, entry)
         totals, _, tokens, parents = entry
-        rows = parents + written.shape[1] * torch.arange(len(waiting))[:, None]
+        rows = parents + written.shape[1] * torch.arange(len(waiting), device=first.device)[:, None]
         history = written.gather(1, parents[..., None].expand(-1, -1, time))
         written = torch.cat((history, tokens[..., None]), 2)
-        stay = (tokens != rules.end).any(1).nonzero()[:, 0] if beam > 1 else torch.arange(len(waiting))
+        stay = ((tokens != rules.end).any(1) | (beam == 1)).nonzero()[:, 0]
         if len(stay) == 0 or time + 1 == rules.max_length:
             break
         waiting, written, totals, rows, tokens = (part[stay] for part in (waiting, written, totals, rows, tokens))
@@ -103,7 +106,7 @@ def _penalised(scores: Tensor, written: Tensor, rules: Rules) -> Tensor:
     """Log-probabilities [N, B, V] with the bans of s2s-ft."""
     if rules.no_repeat_ngram and written.shape[2] >= rules.no_repeat_ngram:
         rows, tokens = repeated(written.flatten(0, 1), rules.no_repeat_ngram, rules.no_repeat_ignore)
-        banned = torch.zeros(written.shape[0] * written.shape[1], scores.shape[2])
+        banned = scores.new_zeros(written.shape[0] * written.shape[1], scores.shape[2])
         banned[rows, tokens] = PENALTY
         scores = scores + banned.view(scores.shape)
     if written.shape[2] < rules.min_length:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unilmctl.model import Encoder
 from unilmctl.model.positions import relative_bucket
-from unilmctl.objectives import pseudo
+from unilmctl.objectives import masked, pseudo
 from unilmctl.rows import Example, Frame, pad
 from unilmctl.visibility import FOREVER, PADDING, Slots, visible
 from unilmctl.weights import convert, load_model, save_model
@@ -49,6 +49,23 @@ FAMILIES = {
         "XLMRobertaConfig",
         {"max_position_embeddings": 42, "type_vocab_size": 1, "layer_norm_eps": 1e-5},
     ),
+    "albert": (
+        "AlbertForPreTraining",
+        "AlbertConfig",
+        {"max_position_embeddings": 40, "embedding_size": 16, "num_hidden_groups": 1},
+    ),
+    "albert-two-groups": (
+        "AlbertForMaskedLM",
+        "AlbertConfig",
+        {"max_position_embeddings": 40, "embedding_size": 32, "num_hidden_groups": 2, "hidden_act": "relu"},
+    ),
+    "mpnet": ("MPNetForMaskedLM", "MPNetConfig", {"max_position_embeddings": 42}),
+    "ernie-1": (
+        "ErnieForPreTraining",
+        "ErnieConfig",
+        {"max_position_embeddings": 40, "hidden_act": "relu", "layer_norm_eps": 1e-5},
+    ),
+    "ernie-3": ("ErnieForMaskedLM", "ErnieConfig", {"max_position_embeddings": 40, "use_task_id": True}),
     "electra": ("ElectraForMaskedLM", "ElectraConfig", {"max_position_embeddings": 40, "embedding_size": 16}),
     "electra-unprojected": (
         "ElectraForMaskedLM",
@@ -85,7 +102,7 @@ def padded_batch(encoder: Encoder, lengths: list[int]) -> tuple[Tensor, Tensor, 
     real = torch.arange(width)[None] < torch.tensor(lengths)[:, None]
     ids = torch.randint(5, config.vocabulary, real.shape, generator=generator)
     ids = torch.where(real, ids, config.pad)
-    segments = torch.randint(0, config.segments, real.shape, generator=generator)
+    segments = torch.randint(0, max(config.segments, 1), real.shape, generator=generator)
     positions = torch.arange(width).expand(real.shape)
     document = torch.where(real, 0, PADDING)
     slots = Slots(document, torch.zeros_like(ids), torch.full_like(ids, FOREVER))
@@ -94,9 +111,11 @@ def padded_batch(encoder: Encoder, lengths: list[int]) -> tuple[Tensor, Tensor, 
 
 def theirs(model: torch.nn.Module, **inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Hidden states after the last layer, and logits."""
+    if isinstance(model, transformers.MPNetPreTrainedModel):
+        del inputs["token_type_ids"]
     with torch.no_grad():
         out = model(**inputs, output_hidden_states=True)
-    return out.hidden_states[-1], out.logits
+    return out.hidden_states[-1], out.logits if "logits" in out else out.prediction_logits
 
 
 def their_positions(encoder: Encoder, positions: Tensor) -> Tensor:
@@ -127,19 +146,35 @@ def test_positions_are_counted_as_the_family_counts_them(pair: tuple[torch.nn.Mo
     segments = torch.zeros_like(ids)
     with torch.no_grad():
         logits = encoder.logits(encoder(ids, positions, segments, slots)[0])
-    _, expected = theirs(model, input_ids=ids, attention_mask=real.long())
+    _, expected = theirs(model, input_ids=ids, attention_mask=real.long(), token_type_ids=segments)
     torch.testing.assert_close(logits, expected, **TOLERANCE)
+
+
+def test_the_pair_head_agrees(pair: tuple[torch.nn.Module, Encoder]) -> None:
+    model, encoder = pair
+    if encoder.pair is None or encoder.pooler is None:
+        pytest.skip("this model has none")
+    ids, positions, segments, slots, real = padded_batch(encoder, [12, 7])
+    with torch.no_grad():
+        first = encoder(ids, positions, segments, slots)[0][:, 0]
+        out = model(input_ids=ids, attention_mask=real.long(), token_type_ids=segments)
+        found = encoder.pair(torch.tanh(encoder.pooler(first)))
+    expected = out.sop_logits if "sop_logits" in out else out.seq_relationship_logits
+    torch.testing.assert_close(found, expected, **TOLERANCE)
 
 
 def test_a_unilm_mask_agrees(pair: tuple[torch.nn.Module, Encoder]) -> None:
     model, encoder = pair
-    last = encoder.config.segments - 1
+    last = max(encoder.config.segments - 1, 0)
     frame = Frame(
         pad=encoder.config.pad, start=5, separator=6, mask=7, vocabulary=97, source_segment=0, target_segment=last
     )
     random = np.random.default_rng(1)
+    objective = (
+        masked if encoder.relative is not None else pseudo
+    )  # theirs takes distances between slots, not positions
     rows = [
-        pseudo(Example(random.integers(8, 97, source), random.integers(8, 97, target)), frame, random)
+        objective(Example(random.integers(8, 97, source), random.integers(8, 97, target)), frame, random)
         for source, target in ((6, 5), (3, 4))
     ]
     batch = pad(rows, pad_id=frame.pad)

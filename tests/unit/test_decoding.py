@@ -25,6 +25,8 @@ MODELS: list[dict[str, Any]] = [
     {"relative_buckets": 8, "relative_distance": 12},
     {"segments": 0},
     {"embedding": 8, "family": "electra"},
+    {"embedding": 8, "family": "albert", "layer_groups": 1},
+    {"family": "ernie", "tasks": 2},
     {"activation": "relu"},
     {"position": "interleaved", "embedding": 8},
     {"position": "rotary", **MODERN},

@@ -28,17 +28,21 @@ from unilmctl.weights.values import BOUNDS
 def configs(draw: st.DrawFn) -> ModelConfig:
     heads = draw(st.integers(1, 3))
     hidden = heads * draw(st.integers(1, 3))
+    layers, family = draw(st.integers(1, 3)), draw(st.sampled_from(list(FAMILIES)))
+    has = FAMILIES[family].embeddings
     return ModelConfig(
         vocabulary=draw(st.integers(6, 12)),
         hidden=hidden,
-        layers=draw(st.integers(1, 3)),
+        layers=layers,
         heads=heads,
         feedforward=draw(st.integers(1, 7)),
         positions=draw(st.integers(1, 9)),
-        segments=draw(st.integers(0, 6)),
-        embedding=draw(st.sampled_from([None, 5])) if hidden != 5 else None,
-        family=draw(st.sampled_from(list(FAMILIES))),
-        relative_buckets=draw(st.sampled_from([0, 8])),
+        segments=draw(st.integers(0, 6)) if "segment" in has else 0,
+        embedding=draw(st.sampled_from([None, 5])) if "project" in has and hidden != 5 else None,
+        family=family,
+        relative_buckets=draw(st.sampled_from([0, 8])) if FAMILIES[family].relative else 0,
+        tasks=draw(st.integers(0, 3)) if "task" in has else 0,
+        layer_groups=draw(st.integers(0, layers - 1)) if family == "albert" else 0,
         pooler=draw(st.booleans()),
         pair_head=draw(st.booleans()),
     )
@@ -188,7 +192,7 @@ def test_refused_folders_say_why(tmp_path: Path) -> None:
         ({"num_hidden_layers": 3}, "'bert.encoder.layer.2.attention.self.query.weight' / "),
         ({"num_hidden_layers": 1}, "'bert.encoder.layer.1.attention.output.LayerNorm.bias' has no place"),
         ({"rel_pos_bins": 32}, "config.json has relative positions, but 'bert.rel_pos_bias.weight' is not there"),
-        ({"model_type": "albert"}, "models of type 'albert' are not supported"),
+        ({"model_type": "t5"}, "models of type 't5' are not supported"),
         ({"hidden_act": "swish"}, "activation 'swish' is not supported"),
         ({"position_embedding_type": "relative_key"}, "position embeddings of type 'relative_key' are not supported"),
         ({"num_attention_heads": 3}, "hidden size 8 is not a multiple of 3 attention heads"),
@@ -201,12 +205,21 @@ def test_a_configuration_of_another_model_is_refused(changes: dict[str, Any], me
     assert message in str(refusal(plain_folder(tmp_path, tiny(), **changes)))
 
 
+READ_BY = {
+    "num_hidden_groups": "albert",
+    "inner_group_num": "albert",
+    "relative_attention_num_buckets": "mpnet",
+    "task_type_vocab_size": "ernie",
+}
+"""The family that has a key; BERT has the others."""
+
+
 @pytest.mark.parametrize("name", list(BOUNDS))
 @pytest.mark.parametrize("value", [10**9, -1, 2.5, "12", True, [1]])
 def test_every_size_is_bounded_before_anything_is_allocated(name: str, value: Any) -> None:
-    raw = {**hugging_face_config(tiny().config), name: value}
+    raw = {**hugging_face_config(tiny().config), "use_task_id": True, name: value}
     with pytest.raises(ModelError, match=f"'{name}' is .*; it must be a whole number from"):
-        model_config(raw, "bert", "config.json")
+        model_config(raw, READ_BY.get(name, "bert"), "config.json")
 
 
 @pytest.mark.parametrize("value", [2, -0.1, "0.1", float("nan"), True])

@@ -11,6 +11,7 @@ from unilmctl.errors import ModelError
 from unilmctl.model import Encoder
 from unilmctl.weights.assembling import Assembly, assemble
 from unilmctl.weights.configuration import hugging_face_config
+from unilmctl.weights.families import FAMILIES
 
 Tensors = dict[str, Tensor]
 
@@ -65,16 +66,17 @@ def test_a_spelling_changes_nothing(spelling: Callable[[Tensors], Tensors]) -> N
     assert (assembly.missing, assembly.left_over, assembly.notes) == ([], [], [])
 
 
-@pytest.mark.parametrize("family", ["roberta", "electra"])
+@pytest.mark.parametrize("family", ["roberta", "electra", "albert", "mpnet", "ernie"])
 def test_a_bare_encoder_of_another_family(family: str) -> None:
-    encoder = tiny(family=family, pooler=False, embedding=4 if family == "electra" else None)
+    more = {"electra": {"embedding": 4}, "albert": {"embedding": 4, "layer_groups": 1}, "mpnet": {"segments": 0}}
+    encoder = tiny(family=family, pooler=False, **more.get(family, {}))
     tensors = {name.removeprefix(f"{family}."): tensor for name, tensor in on_disk(encoder).items()}
     assert same(read(tensors, encoder).encoder, encoder)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "electra"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "albert", "mpnet", "ernie"])
 def test_the_names_tell_the_family_where_the_configuration_does_not(family: str) -> None:
-    encoder = tiny(family=family)
+    encoder = tiny(family=family, segments=0 if family == "mpnet" else 2)
     assert read(on_disk(encoder), encoder, model_type=None, pad_token_id=0).encoder.config.family == family
 
 
@@ -82,7 +84,7 @@ def test_a_nameless_family_must_be_said() -> None:
     encoder = tiny()
     with pytest.raises(ModelError, match="here: neither config.json nor the tensors' names tell the architecture") as e:
         read(bare(on_disk(encoder)), encoder, model_type=None)
-    assert e.value.hint == "say it with --architecture bert|roberta|xlm-roberta|electra"
+    assert e.value.hint == f"say it with --architecture {'|'.join(FAMILIES)}"
     assert same(read(bare(on_disk(encoder)), encoder, "bert", model_type=None).encoder, encoder)
 
 
@@ -157,6 +159,23 @@ def test_unknown_parts_of_the_encoder_are_refused(name: str) -> None:
     encoder = tiny()
     with pytest.raises(ModelError, match=f"here: '{name}' has no place in the encoder that config.json describes"):
         read(on_disk(encoder) | {name: torch.zeros(8, 8)}, encoder)
+
+
+@pytest.mark.parametrize("said", ["ernie", "bert"])
+def test_old_copies_of_ernie_are_named_as_bert(said: str) -> None:
+    encoder = tiny(family="ernie", tasks=3)
+    tensors = {name.replace("ernie.", "bert."): tensor for name, tensor in on_disk(encoder).items()}
+    assembly = read(tensors, encoder, model_type=said)
+    assert same(assembly.encoder, encoder)
+    assert (assembly.encoder.config, assembly.left_over, assembly.notes) == (encoder.config, [], [])
+
+
+def test_groups_of_several_layers_are_refused() -> None:
+    encoder = tiny(family="albert", layer_groups=1)
+    with pytest.raises(ModelError, match="here: 'inner_group_num' is 2; only groups of one layer are supported"):
+        read(on_disk(encoder), encoder, inner_group_num=2)
+    with pytest.raises(ModelError, match="2 layers cannot be shared in 3 groups"):
+        read(on_disk(encoder), encoder, num_hidden_groups=3)
 
 
 def test_unilm1_spells_the_epsilon_in_full() -> None:

@@ -16,11 +16,12 @@ apart or side by side; NEZHA's fixed vectors of distances; not at all but by a r
 class ModelConfig:
     """Sizes and switches of one encoder.
 
-    `family` only decides how the weights are named on disk. `embedding` differs from `hidden` in ELECTRA, whose
-    embeddings are projected. `relative_buckets` > 0 adds UniLM 2's bias (T5's buckets, one table for all layers).
-    `segments` may be 0: no segment table. `layer_groups` > 0 are ALBERT's: the layers are cut into so many runs of
-    neighbours, and those of a run are one and the same. Positions count from 0 in every family; `position` is one of
-    `POSITIONS`, and with "relative" distances are told apart up to `relative_distance`.
+    `family` decides how the weights are named on disk, and little else (the properties below). `embedding` differs from
+    `hidden` in ELECTRA and ALBERT, whose embeddings are projected. `relative_buckets` > 0 adds a bias to the scores, by
+    T5's buckets, one table for all layers (UniLM 2, MPNet). `segments` may be 0: no segment table. `tasks` > 0 is
+    ERNIE's table of tasks, of which the first is used. `layer_groups` > 0 are ALBERT's: the layers are cut into so many
+    runs of neighbours, and those of a run are one and the same. Positions count from 0 in every family; `position` is
+    one of `POSITIONS`, and with "relative" distances are told apart up to `relative_distance`.
 
     `prenorm` normalises what goes into each half of a layer instead of what comes out, and once more at the end; the
     first layer then takes the embeddings as they are, normalised already. `gated` multiplies the activation with as
@@ -46,6 +47,7 @@ class ModelConfig:
     position: str = "absolute"
     relative_buckets: int = 0
     relative_distance: int = 128
+    tasks: int = 0
     layer_groups: int = 0
     rotary_base: float = 10_000.0
     local_base: float = 10_000.0
@@ -107,12 +109,19 @@ class ModelConfig:
     @property
     def reserved_positions(self) -> int:
         """Rows that the family's file keeps before position 0 and never reads for a word (RoBERTa: two)."""
-        return 2 if self.family in ("roberta", "xlm-roberta") else 0
+        return 2 if self.family in ("roberta", "xlm-roberta", "mpnet") else 0
+
+    @property
+    def projected(self) -> bool:
+        """Whether the embeddings go through a projection to the hidden width; ALBERT's do whatever the widths."""
+        return self.family == "albert" or self.embedding_size != self.hidden
 
     @property
     def head_activation(self) -> str:
-        """RoBERTa's, ELECTRA's and ModernBERT's language-model heads use GELU whatever the layers use."""
-        return self.activation if self.family in ("bert", "roformer", "nezha") else "gelu"
+        """These families' language-model heads use GELU whatever the layers use."""
+        return (
+            "gelu" if self.family in ("roberta", "xlm-roberta", "electra", "mpnet", "modernbert") else self.activation
+        )
 
     @property
     def embedding_size(self) -> int:

@@ -76,7 +76,7 @@ def norm(config: ModelConfig, width: int) -> nn.LayerNorm:
 
 
 class Embeddings(nn.Module):
-    """Word + position + segment, as far as there are tables, normalised; projected where the hidden width differs."""
+    """Word + position + segment + task, as far as there are tables, normalised; projected where config says so."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -84,9 +84,10 @@ class Embeddings(nn.Module):
         self.word = nn.Embedding(config.vocabulary, width)
         self.position = nn.Embedding(config.positions, width) if config.position == "absolute" else None
         self.segment = nn.Embedding(config.segments, width) if config.segments else None
+        self.task = nn.Embedding(config.tasks, width) if config.tasks else None
         self.norm = norm(config, width)
         self.dropout = Dropout(config.dropout)
-        self.project = nn.Linear(width, config.hidden) if width != config.hidden else None
+        self.project = nn.Linear(width, config.hidden) if config.projected else None
         if config.reserved_positions:  # never read: kept so that the family's file can be written back bit-equal
             self.register_buffer("reserved", torch.zeros(config.reserved_positions, width))
 
@@ -97,6 +98,8 @@ class Embeddings(nn.Module):
             total = total + self.position(positions)
         if self.segment is not None:
             total = total + self.segment(segments)
+        if self.task is not None:
+            total = total + self.task.weight[0]
         hidden: Tensor = self.dropout(self.norm(total))
         return hidden if self.project is None else self.project(hidden)
 

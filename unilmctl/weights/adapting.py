@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unilmctl.errors import UsageError
 from unilmctl.model import Encoder, ModelConfig
+from unilmctl.weights.families import family_of
 from unilmctl.weights.names import Tensors
 
 SEGMENT_COPIES = (0, 1, 0, 0, 0, 1, 1)
@@ -45,7 +46,9 @@ def with_positions(encoder: Encoder, positions: int) -> tuple[Encoder, Resized |
 
 def with_segments(encoder: Encoder, segments: int) -> tuple[Encoder, Resized | None]:
     """The encoder with `segments` segments, new ones copied by UniLM 1's rule; zeros where there was no table."""
-    before = encoder.config.segments
+    before, family = encoder.config.segments, encoder.config.family
+    if "segment" not in family_of(family).embeddings:
+        raise UsageError(f"--segments {segments}: models of type {family} have no segments")
     if not 1 <= segments <= len(SEGMENT_COPIES):
         raise UsageError(f"--segments {segments}: from 1 to {len(SEGMENT_COPIES)} segments are possible")
     if segments == before:

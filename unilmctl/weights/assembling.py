@@ -87,10 +87,11 @@ def fitted(config: ModelConfig, tensors: Tensors, where: str) -> tuple[ModelConf
     relative = tensors.get(family.named(family.relative))
     if relative is not None and family.relative_turn is not None:
         relative = family.relative_turn.inward(relative)
-    positions = _rows(tensors, f"{family.named(family.embeddings['position'])}.weight", config.reserved_positions)
+    tables = {part: f"{family.named(name)}.weight" for part, name in family.embeddings.items()}
+    positions = _rows(tensors, tables.get("position"), config.reserved_positions)
     sizes = {
         "positions": config.positions if positions is None else positions,
-        "segments": _rows(tensors, f"{family.named(family.embeddings['segment'])}.weight") or 0,
+        "segments": _rows(tensors, tables.get("segment")) or 0,
         "relative_buckets": relative.shape[1] if relative is not None and relative.dim() == 2 else 0,
     }
     if config.relative_buckets and relative is None:
@@ -117,8 +118,8 @@ def fitted(config: ModelConfig, tensors: Tensors, where: str) -> tuple[ModelConf
     return config, notes
 
 
-def _rows(tensors: Tensors, name: str, less: int = 0) -> int | None:
-    tensor = tensors.get(name)
+def _rows(tensors: Tensors, name: str | None, less: int = 0) -> int | None:
+    tensor = tensors.get(name or "")
     return tensor.shape[0] - less if tensor is not None and tensor.dim() == 2 and tensor.shape[0] > less else None
 
 

@@ -23,6 +23,8 @@ ACTIVATIONS = {
 def family_name(raw: Mapping[str, Any], tensors: Tensors, where: str, architecture: str | None = None) -> str:
     """Which family's names a checkpoint uses: what the caller says, what config.json says, what the names say."""
     said = architecture or raw.get("model_type")
+    if said == "bert" and raw.get("use_task_id"):
+        return "ernie"  # copies from before transformers knew it
     if said is not None:
         if not isinstance(said, str) or said not in FAMILIES:
             raise ModelError(f"{where}: models of type '{said}' are not supported", f"supported: {', '.join(FAMILIES)}")

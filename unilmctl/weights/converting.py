@@ -18,6 +18,7 @@ from unilmctl.weights.averaging import average
 from unilmctl.weights.card import CARD, ModelCard, read_card
 from unilmctl.weights.cutting import cut
 from unilmctl.weights.dialects import Leftover
+from unilmctl.weights.families import family_of
 from unilmctl.weights.folder import check_segments, default_card, default_segments, save_model
 from unilmctl.weights.reading import read_json
 from unilmctl.weights.sources import TOKENIZER_FILES, Source, locate, read_tensors, refuse_outside
@@ -175,7 +176,8 @@ def _resized(
     if options.positions is not None:
         encoder, change = with_positions(encoder, options.positions)
         changes.append(change)
-    segments = options.segments or (1 if encoder.config.segments == 0 else None)
+    has_segments = "segment" in family_of(encoder.config.family).embeddings
+    segments = options.segments or (1 if has_segments and encoder.config.segments == 0 else None)
     if segments is not None:
         encoder, change = with_segments(encoder, segments)
         changes.append(change)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unilmctl.errors import ModelError
-from unilmctl.weights.families import Family
+from unilmctl.weights.families import FAMILIES, Family
 from unilmctl.weights.names import Tensors
 
 
@@ -53,6 +53,13 @@ def _modern_norms(tensors: Tensors, family: Family) -> Tensors:
     return _renamed(tensors, lambda name: re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name)))
 
 
+def _ernie_as_bert(tensors: Tensors, family: Family) -> Tensors:
+    """Old copies of ERNIE are named as if it were BERT."""
+    if family is not FAMILIES["ernie"]:
+        return tensors
+    return _renamed(tensors, lambda name: re.sub(r"^bert\.", "ernie.", name))
+
+
 def _with_prefix(tensors: Tensors, family: Family) -> Tensors:
     """A bare encoder (`embeddings.`, `encoder.`) gets the prefix it has inside a model with heads."""
     if any(name.startswith(f"{family.prefix}.") for name in tensors):
@@ -89,6 +96,7 @@ def _relative_bias(tensors: Tensors, family: Family) -> Tensors:
 DIALECTS: tuple[Callable[[Tensors, Family], Tensors], ...] = (
     _without_wrapper,
     _modern_norms,
+    _ernie_as_bert,
     _with_prefix,
     _split_queries,
     _relative_bias,

@@ -16,6 +16,10 @@ BOUNDS = {
     "embedding_size": (1, 65_536),
     "rel_pos_bins": (0, 4_096),
     "max_rel_pos": (0, 1_000_000),
+    "num_hidden_groups": (1, 1_000),
+    "inner_group_num": (1, 1_000),
+    "relative_attention_num_buckets": (0, 4_096),
+    "task_type_vocab_size": (1, 1_000),
     "pad_token_id": (0, 4_000_000),
 }
 

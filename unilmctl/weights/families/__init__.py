@@ -2,11 +2,15 @@
 
 family   what a family is
 bert     BERT, RoBERTa, XLM-R, ELECTRA
+albert, mpnet, ernie
 """
 
 from unilmctl.errors import ModelError
+from unilmctl.weights.families.albert import ALBERT
 from unilmctl.weights.families.bert import BERT, ELECTRA, ROBERTA, XLM_ROBERTA
+from unilmctl.weights.families.ernie import ERNIE
 from unilmctl.weights.families.family import Family, Rule, module
+from unilmctl.weights.families.mpnet import MPNET
 
 __all__ = ["FAMILIES", "Family", "Rule", "family_of", "module"]
 
@@ -15,6 +19,9 @@ FAMILIES = {
     "roberta": ROBERTA,
     "xlm-roberta": XLM_ROBERTA,
     "electra": ELECTRA,
+    "albert": ALBERT,
+    "mpnet": MPNET,
+    "ernie": ERNIE,
 }
 """By the `model_type` of config.json."""
 

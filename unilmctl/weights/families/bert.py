@@ -35,6 +35,7 @@ BERT = Family(
     bias="cls.predictions.bias",
     word_copies=("cls.predictions.decoder.weight", "cls.predictions.decoder_weight"),
     bias_copies=("cls.predictions.decoder.bias",),
+    relative="rel_pos_bias.weight",
     read=_buckets,
     write=_written_buckets,
 )

@@ -80,7 +80,7 @@ class Family:
     word_copies, bias_copies   names under which files keep second copies of the word embeddings and of `bias`
     layer         a layer's name below the prefix, {} being its number
     bare          what an encoder's names begin with when they lack the prefix
-    relative      the table of relative biases, below the prefix, and how it lies in a file
+    relative      the table of relative biases, below the prefix (empty: none), and how it lies in a file
     pooler, pair  the sentence-pair head's modules, of which only the first is below the prefix
     defaults      what config.json means by leaving a key out, where that is not what BERT means
     read          settings of its own: config.json's values and what the common ones made -> the configuration
@@ -99,7 +99,7 @@ class Family:
     layer: str = "encoder.layer.{}"
     modules: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: BERT_LAYER)
     bare: tuple[str, ...] = ("embeddings.", "encoder.", "pooler.", "embeddings_project.", "rel_pos_bias.")
-    relative: str = "rel_pos_bias.weight"
+    relative: str = ""
     relative_turn: Turn | None = None
     pooler: str = "pooler.dense"
     pair: str = "cls.seq_relationship"

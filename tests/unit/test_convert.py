@@ -347,7 +347,7 @@ def test_an_untrained_head_is_warned_about(source: Path, tmp_path: Path, capsys:
 def test_an_objective_that_cannot_generate_is_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--objective bidirectional: cannot generate") as caught:
         command.run(source=str(source), destination=tmp_path / "out", objective="bidirectional")
-    assert caught.value.hint == "choose one of pseudo, masked, causal"
+    assert caught.value.hint == "choose one of pseudo, masked, causal, next-token, similar"
 
 
 def shifted(folder: Path, by: float, **changes: Any) -> Path:

@@ -1,8 +1,9 @@
 """Objectives: from an example to a row. None of them builds a mask: each only says when its tokens are written.
 
-`pairs` holds the rows of fine-tuning; `cloze`, `orders` and `infilling` those of pre-training on text. `corruption`
-says which tokens are predicted and what is put in their place, `layout` puts columns side by side, `lengths` knows how
-long a row will be. All randomness comes from the generator that the caller passes in.
+`pairs` holds the rows of fine-tuning; `cloze`, `orders` and `infilling` those of pre-training on text, `heads` those
+with labels for further heads; `sentences` makes examples of passages. `corruption` says which tokens are predicted and
+what is put in their place, `layout` puts columns side by side, `lengths` knows how long a row will be. All randomness
+comes from the generator that the caller passes in.
 
 An objective on text reads `Example(text, empty)`; one on two segments reads both; a text objective that is given both
 joins them.
@@ -14,8 +15,21 @@ from functools import partial as bind
 import numpy as np
 
 from unilmctl.objectives.cloze import bidirectional, cloze, left_to_right, right_to_left, seq2seq
-from unilmctl.objectives.corruption import DEFAULT, LENGTHS, RATES, SPANS, Corruption, choose, corrupt, rate, select
+from unilmctl.objectives.corruption import (
+    DEFAULT,
+    LENGTHS,
+    RATES,
+    SPANS,
+    Corruption,
+    choose,
+    corrupt,
+    rate,
+    select,
+    words,
+)
+from unilmctl.objectives.heads import BOUNDARY, CONTRASTIVE, REACH, REPLACED, replaced, similar, span_boundary
 from unilmctl.objectives.infilling import in_place_row, infilling, infilling_in_place, infilling_row
+from unilmctl.objectives.layout import windowed
 from unilmctl.objectives.lengths import row_length
 from unilmctl.objectives.orders import (
     block_diffusion,
@@ -27,19 +41,28 @@ from unilmctl.objectives.orders import (
     permuted_compensated,
     permuted_row,
 )
-from unilmctl.objectives.pairs import causal, masked, pseudo
+from unilmctl.objectives.pairs import causal, masked, next_token, pseudo
+from unilmctl.objectives.sentences import CLASSES, PAIRINGS, Paired, Pairing, sentence_units, with_pair_label
 from unilmctl.rows import Example, Frame, Row
 
 __all__ = [
+    "BOUNDARY",
+    "CLASSES",
+    "CONTRASTIVE",
     "DECODING",
     "DEFAULT",
     "LENGTHS",
     "OBJECTIVES",
+    "PAIRINGS",
     "RATES",
+    "REACH",
+    "REPLACED",
     "SEGMENTS",
     "SPANS",
     "Corruption",
     "Objective",
+    "Paired",
+    "Pairing",
     "bidirectional",
     "block_diffusion",
     "block_row",
@@ -55,6 +78,7 @@ __all__ = [
     "infilling_row",
     "left_to_right",
     "masked",
+    "next_token",
     "partial",
     "partial_row",
     "permuted",
@@ -62,10 +86,17 @@ __all__ = [
     "permuted_row",
     "pseudo",
     "rate",
+    "replaced",
     "right_to_left",
     "row_length",
     "select",
+    "sentence_units",
     "seq2seq",
+    "similar",
+    "span_boundary",
+    "windowed",
+    "with_pair_label",
+    "words",
 ]
 
 Objective = Callable[[Example, Frame, np.random.Generator], Row]
@@ -84,10 +115,14 @@ OBJECTIVES: dict[str, Callable[..., Row]] = {
     "infilling": infilling,
     "infilling-in-place": infilling_in_place,
     "block-diffusion": block_diffusion,
+    "span-boundary": span_boundary,
+    "replaced": replaced,
+    "next-token": next_token,
+    "similar": similar,
 }
 """Every objective by its name."""
 
-DECODING = {"pseudo": "mask", "masked": "mask", "causal": "next"}
+DECODING = {"pseudo": "mask", "masked": "mask", "causal": "next", "next-token": "next", "similar": "next"}
 """What one decoding step reads: previous token and [MASK] ("mask"), or the previous token alone ("next")."""
 
 SEGMENTS = {"bidirectional": (0, 1), "left-to-right": (2, 2), "right-to-left": (3, 3), "seq2seq": (4, 5)}

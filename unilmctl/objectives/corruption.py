@@ -8,14 +8,14 @@ Shapes: T tokens.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unilmctl.rows import Frame, Ints
 
-Span = Literal["token", "gram", "ngram", "ngram-5", "block", "geometric", "poisson"]
+Span = Literal["token", "gram", "ngram", "ngram-5", "block", "geometric", "poisson", "suffix"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,9 @@ class Corruption:
     probability `keep`, replaced by a random vocabulary entry with probability `random`, and else by [MASK]. `source` is
     the probability that a source token is corrupted though nothing is predicted there (word drop).
 
-    `span` names the lengths of the spans that are chosen together; None stands for the objective's default. `units`
-    numbers the unit of each token, [T] to [T], equal numbers side by side; None makes every token a unit.
+    `span` names the lengths of the spans that are chosen together; None stands for the objective's default. `together`
+    masks, replaces or keeps all tokens of a span alike (SpanBERT). `units` says what a span consists of: None tokens,
+    "given" the units of the example, a function the units that it numbers, [T] to [T], equal numbers side by side.
     """
 
     target: float | None = None
@@ -35,7 +36,8 @@ class Corruption:
     keep: float = 0.1
     source: float = 0.0
     span: Span | None = None
-    units: Callable[[Ints], Ints] | None = None
+    units: Callable[[Ints], Ints] | Literal["given"] | None = None
+    together: bool = False
 
 
 DEFAULT = Corruption()
@@ -55,6 +57,10 @@ RATES = {
     "infilling": 0.15,
     "infilling-in-place": 0.5,
     "block-diffusion": 0.5,
+    "span-boundary": 0.15,
+    "replaced": 0.15,
+    "next-token": 0.0,
+    "similar": 0.0,
 }
 """Default of `Corruption.target` per objective; `block-diffusion` draws a share per block, 0.5 on average."""
 
@@ -67,6 +73,8 @@ SPANS: dict[str, Span] = {
     "permuted": "ngram-5",
     "permuted-compensated": "token",
     "infilling": "poisson",
+    "span-boundary": "geometric",
+    "replaced": "token",
 }
 """Default of `Corruption.span` per objective that chooses spans."""
 
@@ -74,9 +82,16 @@ ROUNDS = 4
 """How often each unit is tried as the start of a span; in the last round, of a span of one."""
 
 
-def corrupt(tokens: Ints, frame: Frame, random: np.random.Generator, corruption: Corruption) -> Ints:
-    """Every token, [T], masked, replaced or kept (BERT's 80/10/10)."""
+def corrupt(
+    tokens: Ints, frame: Frame, random: np.random.Generator, corruption: Corruption, spans: Ints | None = None
+) -> Ints:
+    """Every token, [T], masked, replaced or kept (BERT's 80/10/10).
+
+    `spans` [T] numbers the span of each token from 0 on; `corruption.together` needs it.
+    """
     draw = random.random(len(tokens))
+    if corruption.together and spans is not None:
+        draw = draw[spans]
     corrupted = np.full(len(tokens), frame.mask)
     replaced = draw < corruption.keep + corruption.random
     if replaced.any():
@@ -115,27 +130,66 @@ def _block(random: np.random.Generator, count: int) -> Ints:
     return np.where(random.random(count) < 0.6, 1, random.integers(2, 7, count))
 
 
+def _geometric(random: np.random.Generator, count: int) -> Ints:
+    weights = 0.8 ** np.arange(10)
+    return 1 + random.choice(10, count, p=weights / weights.sum())
+
+
 LENGTHS: dict[Span, Callable[[np.random.Generator, int], Ints]] = {
     "token": lambda random, count: np.ones(count, dtype=np.int64),
     "gram": _gram,
     "ngram": lambda random, count: _ngram(random, count, 3),
     "ngram-5": lambda random, count: _ngram(random, count, 5),
     "block": _block,
-    "geometric": lambda random, count: np.minimum(random.geometric(0.2, count), 10),
+    "geometric": _geometric,
     "poisson": lambda random, count: np.maximum(random.poisson(3, count), 1),
 }
 """Span lengths, in units, by name. `token`: one (BERT). `gram`: 80 % one, 20 % two or three (UniLM v1). `ngram`: up to
 three, n with probability proportional to 1/n (ALBERT); `ngram-5`: up to five (XLNet). `block`: 60 % one, 40 % two to
-six (UniLMv2). `geometric`: p = 0.2, at most ten (SpanBERT). `poisson`: mean 3 (GLM)."""
+six (UniLMv2). `geometric`: p = 0.2 among one to ten, mean 3.8 (SpanBERT). `poisson`: mean 3 (GLM)."""
 
 
-def choose(
-    name: str, tokens: Ints, free: NDArray[np.bool_], random: np.random.Generator, corruption: Corruption
-) -> list[Ints]:
-    """Chooses what objective `name` predicts in `tokens` [T], of which only the `free` ones [T] may be chosen."""
-    units = np.arange(len(tokens)) if corruption.units is None else corruption.units(tokens)
-    lengths = LENGTHS[corruption.span or SPANS[name]]
-    return select(free, random, rate=rate(corruption, name), lengths=lengths, units=units)
+class Text(NamedTuple):
+    """The tokens [T] of a row's text, which of them may be chosen [T], and their given units [T], if any.
+
+    `first` is the size of the first segment.
+    """
+
+    tokens: Ints
+    free: NDArray[np.bool_]
+    units: Ints | None
+    first: int
+
+
+def words(continues: NDArray[np.bool_], tokens: Ints) -> Ints:
+    """The word of each token, [T] to [T]: `continues` [vocabulary] says which entries go on with a word.
+
+    Whole-word masking is `Corruption(units=partial(words, continues))`. BERT-wwm, arXiv 1906.08101.
+    """
+    return np.cumsum(~continues[tokens])
+
+
+def choose(name: str, text: Text, random: np.random.Generator, corruption: Corruption) -> list[Ints]:
+    """Chooses what objective `name` predicts in a text: spans of token indices, in the order drawn."""
+    span = corruption.span or SPANS[name]
+    if span == "suffix":
+        return suffix(text.free, random, least=0.5 if corruption.target is None else corruption.target)
+    units = _units(text, corruption)
+    return select(text.free, random, rate=rate(corruption, name), lengths=LENGTHS[span], units=units)
+
+
+def _units(text: Text, corruption: Corruption) -> Ints:
+    tokens = np.arange(len(text.tokens))
+    if corruption.units == "given":
+        return tokens if text.units is None else text.units
+    return tokens if corruption.units is None else corruption.units(text.tokens)
+
+
+def suffix(free: NDArray[np.bool_], random: np.random.Generator, *, least: float) -> list[Ints]:
+    """One span: the last free tokens [T], a share of them drawn between `least` and 1 (GLM's documents)."""
+    places = np.flatnonzero(free)
+    size = round(random.uniform(least, 1) * len(places))
+    return [places[len(places) - max(1, size) :]] if len(places) else []
 
 
 def select(

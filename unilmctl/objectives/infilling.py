@@ -20,9 +20,13 @@ from unilmctl.visibility import FOREVER
 
 
 def infilling(example: Example, frame: Frame, random: np.random.Generator, *, corruption: Corruption = DEFAULT) -> Row:
-    """Spans of unknown length are written one by one, in random order. GLM (arXiv 2103.10360)."""
-    text, free = one_segment(example, frame)
-    return infilling_row(text, choose("infilling", text, free, random, corruption), frame)
+    """Spans of unknown length are written one by one, in random order. GLM (arXiv 2103.10360).
+
+    GLM's sentences are the span "token" over units that are sentences (`sentences.sentence_units`), its documents the
+    span "suffix".
+    """
+    text = one_segment(example, frame)
+    return infilling_row(text.tokens, choose("infilling", text, random, corruption), frame)
 
 
 def infilling_row(text: Ints, spans: list[Ints], frame: Frame) -> Row:
@@ -67,7 +71,7 @@ def infilling_in_place(
 
     The span begins at the start of the text with probability 0.2, ends at its end with 0.2, and lies anywhere else.
     """
-    text, _ = one_segment(example, frame)
+    text = one_segment(example, frame).tokens
     size = max(1, len(text) - 2)
     length = max(1, round(rate(corruption, "infilling-in-place") * size))
     draw = random.random()

@@ -6,6 +6,7 @@ the leak check's `shows` all follow from it.
 Shapes: T tokens of the text, C columns of a group.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,11 @@ def assemble(text: Ints, groups: list[Columns]) -> Row:
         labels={LANGUAGE_MODEL: Labels(predicts, text[answers], answers)},
         shows=np.where(ids == text[place], place, -1),
     )
+
+
+def windowed(row: Row, window: int) -> Row:
+    """The row whose tokens are readable for `window` moments only, their own included: long text in short reach."""
+    return replace(row, until=np.minimum(row.until, row.time + window))
 
 
 def joined(spans: list[Ints]) -> Ints:

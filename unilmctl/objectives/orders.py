@@ -24,8 +24,8 @@ BLOCK = 4
 
 def partial(example: Example, frame: Frame, random: np.random.Generator, *, corruption: Corruption = DEFAULT) -> Row:
     """Autoencoding and partially autoregressive in one pass. UniLMv2 (arXiv 2002.12804), Algorithm 1."""
-    text, free = one_segment(example, frame)
-    return partial_row(text, choose("partial", text, free, random, corruption), frame, random, corruption)
+    text = one_segment(example, frame)
+    return partial_row(text.tokens, choose("partial", text, random, corruption), frame, random, corruption)
 
 
 def partial_row(
@@ -43,7 +43,9 @@ def partial_row(
         text,
         [
             Columns(np.where(hidden, frame.mask, text), np.arange(len(text)), 0, segment=segment, predicts=hidden),
-            Columns(corrupt(text[picks], frame, random, corruption), picks, 2 * step + 1, 2 * step + 2, segment, True),
+            Columns(
+                corrupt(text[picks], frame, random, corruption, step), picks, 2 * step + 1, 2 * step + 2, segment, True
+            ),
             Columns(text[picks], picks, 2 * step + 2, segment=segment),
         ],
     )
@@ -51,9 +53,9 @@ def partial_row(
 
 def permuted(example: Example, frame: Frame, random: np.random.Generator, *, corruption: Corruption = DEFAULT) -> Row:
     """The chosen tokens are predicted one after another in a random order. XLNet (arXiv 1906.08237)."""
-    text, free = one_segment(example, frame)
-    order = random.permutation(joined(choose("permuted", text, free, random, corruption)))
-    return permuted_row(text, order, frame)
+    text = one_segment(example, frame)
+    order = random.permutation(joined(choose("permuted", text, random, corruption)))
+    return permuted_row(text.tokens, order, frame)
 
 
 def permuted_row(text: Ints, order: Ints, frame: Frame) -> Row:
@@ -75,9 +77,9 @@ def permuted_compensated(
     example: Example, frame: Frame, random: np.random.Generator, *, corruption: Corruption = DEFAULT
 ) -> Row:
     """As `permuted`, but every slot reads each position of the text exactly once. MPNet (arXiv 2004.09297)."""
-    text, free = one_segment(example, frame)
-    order = random.permutation(joined(choose("permuted-compensated", text, free, random, corruption)))
-    return compensated_row(text, order, frame, random, corruption)
+    text = one_segment(example, frame)
+    order = random.permutation(joined(choose("permuted-compensated", text, random, corruption)))
+    return compensated_row(text.tokens, order, frame, random, corruption)
 
 
 def compensated_row(text: Ints, order: Ints, frame: Frame, random: np.random.Generator, corruption: Corruption) -> Row:

@@ -1,15 +1,18 @@
-"""Rows that learn to write a target after reading a source: the three ways of fine-tuning.
+"""Rows that learn to write a target after reading a source, or a text after nothing.
 
 | | row | predicted | one decoding step reads |
 |---|---|---|---|
 | `pseudo` | source, target, one [P] per target | every target, at its [P] | previous token, [MASK] |
 | `masked` | source, target with [MASK]s in place | the masked targets | previous token, [MASK] |
 | `causal` | source, target | every target, at the slot before it | previous token |
+| `next-token` | `causal` of a text without a source | every token, at the slot before it | previous token |
 
 The source is read by everything (time 0). Of each row, `shows` numbers the tokens of source and target in order.
 
 Shapes: S source tokens, N target tokens, both with their special tokens.
 """
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -83,6 +86,16 @@ def causal(example: Example, frame: Frame, random: np.random.Generator, *, corru
     slots = np.arange(len(target)) + (len(source) + len(read) - len(target))
     labels = {LANGUAGE_MODEL: Labels(slots, target, slots + 1)}
     return _left_to_right(np.concatenate((source, read)), len(source), labels, frame)
+
+
+def next_token(example: Example, frame: Frame, random: np.random.Generator, *, corruption: Corruption = DEFAULT) -> Row:
+    """[CLS] [SEP] text: the row of `causal` without a source, every token of the text predicted before it is read.
+
+    What such a model generates from is the beginning of its target. GPT (Radford et al. 2018).
+    """
+    text = frame.cut(np.concatenate((example.source, example.target)), special=2)
+    whole = Example(np.zeros(0, dtype=np.int64), text)
+    return causal(whole, replace(frame, max_target=len(text) + 1), random, corruption=corruption)
 
 
 def _left_to_right(ids: Ints, size: int, labels: dict[str, Labels], frame: Frame) -> Row:

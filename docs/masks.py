@@ -35,6 +35,10 @@ PICTURES = {
     "infilling": Shown(rate=0.5, seed=7),
     "infilling-in-place": Shown(seed=3),
     "block-diffusion": Shown(seed=3),
+    "span-boundary": Shown(rate=0.4, seed=1),
+    "replaced": Shown(rate=0.3),
+    "next-token": Shown(),
+    "similar": PAIR._replace(rate=None),
 }
 
 

@@ -17,12 +17,12 @@ import torch
 
 from unilmctl.errors import UsageError
 from unilmctl.files import write_atomically
-from unilmctl.objectives import OBJECTIVES, SEGMENTS, Corruption, build
-from unilmctl.rows import Example, Frame, Row
+from unilmctl.objectives import BOUNDARY, CONTRASTIVE, OBJECTIVES, REPLACED, SEGMENTS, Corruption, build
+from unilmctl.rows import LANGUAGE_MODEL, Example, Frame, Row
 from unilmctl.tokens import Roles, Tokenizer
 from unilmctl.visibility import FOREVER, Picture, Slots, draw_png, draw_svg, draw_text, visible
 
-PAIRS = ("pseudo", "masked", "causal", "seq2seq")
+PAIRS = ("pseudo", "masked", "causal", "seq2seq", "similar")
 """Objectives that need a target."""
 
 LONGEST = 512
@@ -30,6 +30,9 @@ LONGEST = 512
 
 DRAWERS: dict[str, Callable[[Picture], bytes]] = {".svg": lambda picture: draw_svg(picture).encode(), ".png": draw_png}
 """How a picture is written, by the ending of the file."""
+
+QUESTIONS = {REPLACED: "replaced?", CONTRASTIVE: "its pair"}
+"""What heads ask that predict no token; any other asks by its name."""
 
 _SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[MASK]"]
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]")
@@ -139,14 +142,23 @@ def _pieces(texts: list[str], model: Path) -> _Cut:
 
 
 def _picture(objective: str, row: Row, name: Callable[[int], str]) -> Picture:
-    predicts = {
-        slot: name(target)
-        for labels in row.labels.values()
-        for slot, target in zip(labels.slots.tolist(), labels.targets.tolist(), strict=True)
-    }
+    predicts = _predicts(row, name)
     title = f"{objective}: {len(row)} tokens, {len(predicts)} predicted"
     slots = Slots(*(torch.from_numpy(column) for column in (row.document, row.time, row.until)))
     return Picture(title, [name(token) for token in row.ids.tolist()], slots, predicts)
+
+
+def _predicts(row: Row, name: Callable[[int], str]) -> dict[int, str]:
+    """What is asked at each slot: a token for the language model, else the question of the head."""
+    asked: dict[int, list[str]] = {}
+    for head, labels in row.labels.items():
+        if head == BOUNDARY:
+            for slot in set(labels.slots.tolist()):
+                asked.setdefault(slot, []).append("boundary of:")
+        for slot, target in zip(labels.slots.tolist(), labels.targets.tolist(), strict=True):
+            token = name(int(target)) if head in (LANGUAGE_MODEL, BOUNDARY) else QUESTIONS.get(head, head)
+            asked.setdefault(slot, []).append(token)
+    return {slot: " ".join(questions) for slot, questions in asked.items()}
 
 
 def _json(objective: str, row: Row, picture: Picture) -> str:

@@ -50,3 +50,36 @@ def test_heads_that_cannot_be_are_refused(made, message):
     with pytest.raises(ModelError) as caught:
         made()
     assert caught.value.message == message
+
+
+def test_a_regression_head_gives_one_number():
+    encoder = with_heads(HeadConfig("grade", "regression", 1))
+    hidden = torch.randn(4, 16)
+    expected = encoder.extra["grade"].dense(torch.tanh(encoder.pooler(hidden)))[:, 0]
+    assert torch.equal(encoder.scores("grade", hidden), expected)
+
+
+def test_an_answer_head_says_beginning_and_end():
+    assert with_heads(HeadConfig("answer", "span")).scores("answer", torch.randn(4, 16)).shape == (4, 2)
+
+
+def test_a_contrastive_head_is_the_pooler_alone_and_gives_unit_vectors():
+    encoder = with_heads(HeadConfig("alike", "contrastive"))
+    hidden = torch.randn(4, 16)
+    pooled = encoder.pooler(hidden)
+    assert len(encoder.extra) == 0
+    torch.testing.assert_close(encoder.scores("alike", hidden), pooled / pooled.norm(dim=1, keepdim=True))
+
+
+def test_a_boundary_head_reads_both_sides_and_the_place():
+    encoder = with_heads(HeadConfig("boundary", "boundary"))
+    left, right = torch.randn(2, 3, 16)
+    offset = torch.tensor([0, 5, 19])
+    given = encoder.scores("boundary", left, right, offset)
+    head = encoder.extra["boundary"]
+    hidden = torch.cat((left, right, head.position.weight[offset]), 1)
+    for linear, norm in ((head.inner, head.inner_norm), (head.outer, head.outer_norm)):
+        hidden = norm(torch.nn.functional.gelu(linear(hidden)))
+    torch.testing.assert_close(given, hidden @ encoder.embeddings.word.weight.T + head.bias)
+    far = encoder.scores("boundary", left, right, torch.tensor([0, 5, 400]))
+    torch.testing.assert_close(far, given)

@@ -28,7 +28,8 @@ class ModelConfig:
     many linear outputs (GeGLU). Every `global_every`-th layer from the first on sees all that the rule lets it see, the
     others no further than `window` positions, and turn by `local_base` instead of `rotary_base`.
 
-    `heads_extra` are heads beside the language model's; see `with_heads`.
+    `heads_extra` are heads beside the language model's; see `with_heads`. `inner_positions` > 0 adds a table of second
+    positions (GLM).
     """
 
     vocabulary: int
@@ -62,6 +63,7 @@ class ModelConfig:
     pooler: bool = False
     pair_head: bool = False
     heads_extra: tuple[HeadConfig, ...] = ()
+    inner_positions: int = 0
 
     def __post_init__(self) -> None:
         names = [head.name for head in self.heads_extra]
@@ -127,6 +129,10 @@ class ModelConfig:
     def embedding_size(self) -> int:
         """Width of the word embeddings."""
         return self.hidden if self.embedding is None else self.embedding
+
+    def head(self, name: str) -> HeadConfig:
+        """The extra head of this name; KeyError when there is none."""
+        return {head.name: head for head in self.heads_extra}[name]
 
     def with_heads(self, *heads: HeadConfig) -> "ModelConfig":
         """With these heads in the place of its own, and what they stand on: a pooler, BERT's pair head."""

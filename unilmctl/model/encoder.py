@@ -53,16 +53,26 @@ class Encoder(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 module.bias.data.zero_()
         self.embeddings.word.weight.data[self.config.pad].zero_()
+        if self.embeddings.inner is not None:
+            self.embeddings.inner.weight.data.zero_()
 
     def forward(
-        self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots, wanted: Tensor | None = None
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        segments: Tensor,
+        slots: Slots,
+        wanted: Tensor | None = None,
+        *,
+        inner: Tensor | None = None,
     ) -> tuple[Tensor, list[KeysValues]]:
         """Full pass: tokens [B, T] give hidden states [B, T, D], and keys and values of every layer.
 
         With `wanted`, flat slots (row * T + slot) [N] row after row, the result is [N, D], and the last layer works for
-        those slots alone. With `recompute` nothing but hidden states is returned.
+        those slots alone. With `recompute` nothing but hidden states is returned. `inner` [B, T] are second positions,
+        which a model without a table of them does not see.
         """
-        hidden = self.embeddings(ids, positions, segments)
+        hidden = self.embeddings(ids, positions, segments, inner)
         views = self._full_views(slots, positions)
         asked = None if wanted is None else Asked.of(wanted, *ids.shape)
         fresh = []
@@ -128,13 +138,20 @@ class Encoder(nn.Module):
         result: Tensor = self.head(hidden, self.embeddings.word.weight)
         return result
 
-    def scores(self, head: str, hidden: Tensor) -> Tensor:
-        """What the head of this name says of hidden states [N, D]: see `model.heads`."""
-        (kind,) = (known.kind for known in self.config.heads_extra if known.name == head)
-        if kind == "class" and self.pooler is not None:
+    def scores(self, head: str, hidden: Tensor, other: Tensor | None = None, offset: Tensor | None = None) -> Tensor:
+        """What the head of this name says of hidden states [N, D]; `model.heads` lists what each kind gives.
+
+        A boundary head reads the states `other` [N, D] on the far side of the spans and places `offset` [N] in them.
+        """
+        kind = self.config.head(head).kind
+        if kind == "boundary":
+            return cast(Tensor, self.extra[head](hidden, other, offset, self.embeddings.word.weight))
+        if self.pooler is not None and kind == "contrastive":
+            return functional.normalize(self.pooler(hidden).float(), dim=-1)
+        if self.pooler is not None and kind in ("class", "regression"):
             hidden = self.pooler(hidden).tanh()
-        result: Tensor = self.pair(hidden) if head == NEXT_SENTENCE and self.pair else self.extra[head](hidden)
-        return result
+        found = self.pair(hidden) if head == NEXT_SENTENCE and self.pair is not None else self.extra[head](hidden)
+        return cast(Tensor, found[:, 0] if kind in ("regression", "replaced") else found)
 
     def _finished(self, hidden: Tensor) -> Tensor:
         """What the last layer gives, normalised where the layers do not do it themselves."""

@@ -2,8 +2,15 @@
 
 | kind | reads | gives |
 |---|---|---|
-| class | the pooled state of a slot (BERT's [CLS]) | a score for each class |
-| token | a slot | a score for each class |
+| class | the pooled state of a slot (BERT's [CLS]) | a score for each class [N, C] |
+| regression | the same | a number [N] |
+| token | a slot | a score for each class [N, C] |
+| span | a slot | how well an answer begins and ends there [N, 2] |
+| replaced | a slot | above 0 for a token that is not the text's own [N] |
+| boundary | the slots on both sides of a span, and a place in it | a score for each word there [N, V] |
+| contrastive | a slot, through the pooler without its tanh | a vector of length 1 [N, D]; like texts have like ones |
+
+Shapes: N slots, D hidden width, C classes, V vocabulary.
 """
 
 import re
@@ -16,6 +23,9 @@ NEXT_SENTENCE = "next-sentence"
 """BERT's own pair head: the one class head whose weights a plain BERT file has a name for."""
 
 HeadKind = Literal["class", "regression", "token", "span", "replaced", "boundary", "contrastive"]
+
+OWN_KINDS = ("class", "regression", "token", "span", "replaced", "boundary")
+"""Heads with parameters of their own; a contrastive head has the pooler's."""
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,10 @@ def norm(config: ModelConfig, width: int) -> nn.LayerNorm:
 
 
 class Embeddings(nn.Module):
-    """Word + position + segment + task, as far as there are tables, normalised; projected where config says so."""
+    """Word + position + segment + task, as far as there are tables, normalised; projected where config says so.
+
+    A table of second positions (GLM, arXiv 2103.10360) starts at zero: until it is trained it changes nothing.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -85,14 +88,15 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(config.positions, width) if config.position == "absolute" else None
         self.segment = nn.Embedding(config.segments, width) if config.segments else None
         self.task = nn.Embedding(config.tasks, width) if config.tasks else None
+        self.inner = nn.Embedding(config.inner_positions, width) if config.inner_positions else None
         self.norm = norm(config, width)
         self.dropout = Dropout(config.dropout)
         self.project = nn.Linear(width, config.hidden) if config.projected else None
         if config.reserved_positions:  # never read: kept so that the family's file can be written back bit-equal
             self.register_buffer("reserved", torch.zeros(config.reserved_positions, width))
 
-    def forward(self, ids: Tensor, positions: Tensor, segments: Tensor) -> Tensor:
-        """Three [B, T] give [B, T, D]."""
+    def forward(self, ids: Tensor, positions: Tensor, segments: Tensor, inner: Tensor | None = None) -> Tensor:
+        """Three or four [B, T] give [B, T, D]."""
         total = self.word(ids)
         if self.position is not None:
             total = total + self.position(positions)
@@ -100,6 +104,8 @@ class Embeddings(nn.Module):
             total = total + self.segment(segments)
         if self.task is not None:
             total = total + self.task.weight[0]
+        if self.inner is not None and inner is not None:
+            total = total + self.inner(inner)
         hidden: Tensor = self.dropout(self.norm(total))
         return hidden if self.project is None else self.project(hidden)
 

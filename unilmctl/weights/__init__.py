@@ -7,10 +7,11 @@ reading        files that are not to be trusted: JSON, safetensors, pickles
 sources        where the files of a checkpoint lie
 values         what config.json says, typed and bounded
 configuration  config.json and the model it describes
+heads          config.json's list of heads beside the language model's
 card           unilmctl.json
 assembling     an encoder of it all, every tensor accounted for
 averaging      the mean of several
-adapting       more or fewer positions, segments, words
+adapting       more or fewer positions, segments, words; heads added
 cutting        a tokenizer with fewer words
 folder         model folders: load_model, save_model
 converting     a checkpoint in any form to a model folder, with a report

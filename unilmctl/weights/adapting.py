@@ -1,4 +1,4 @@
-"""Tables resized: more or fewer positions, segments, words.
+"""Tables resized: more or fewer positions, segments, words; and heads added.
 
 Each function takes an encoder and returns another with the same weights but for one table; the one given is left as it
 is. Rules: positions as in UniLM (the old rows repeated from the first), segments as in UniLM 1 (2 to 4 are copies of 0,
@@ -7,14 +7,16 @@ the source; 5 and 6 of 1, the target).
 Shapes: P positions, S segments, V words, E width of the embeddings.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from unilmctl.errors import UsageError
-from unilmctl.model import Encoder, ModelConfig
+from unilmctl.errors import ModelError, UsageError
+from unilmctl.model import Encoder, HeadConfig, ModelConfig
+from unilmctl.weights.assembling import initial
 from unilmctl.weights.families import family_of
 from unilmctl.weights.names import Tensors
 
@@ -69,9 +71,43 @@ def with_vocabulary(encoder: Encoder, words: Tensor, pad: int) -> Encoder:
     """The encoder with only the rows `words` [V'] of its vocabulary, in that order; `pad` is the new padding id."""
     config = replace(encoder.config, vocabulary=len(words), pad=pad)
     state = dict(encoder.state_dict())
-    for name in ("embeddings.word.weight", "head.bias"):
+    boundary = [f"extra.{head.name}.bias" for head in config.heads_extra if head.kind == "boundary"]
+    for name in ("embeddings.word.weight", "head.bias", *boundary):
         state[name] = state[name][words]
     return rebuilt(config, state, encoder)
+
+
+def with_heads(encoder: Encoder, heads: Sequence[HeadConfig], generator: torch.Generator) -> Encoder:
+    """The encoder with these heads beside the language model's; those that it has keep their weights, others are new.
+
+    ModelError for a head that it has as one of another kind or with other classes.
+    """
+    for head in heads:
+        known = next((one for one in encoder.config.heads_extra if one.name == head.name), head)
+        if (known.kind, known.classes) != (head.kind, head.classes):
+            raise ModelError(
+                f"the model's head '{head.name}' is of kind {known.kind} with {known.classes} classes, "
+                f"not {head.kind} with {head.classes}",
+                "give the new head another name",
+            )
+    config = encoder.config.with_heads(*heads)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in Encoder(config).state_dict().items()}
+    old = encoder.state_dict()
+    new = {name: initial(name, shape, config, generator)[0] for name, shape in shapes.items() if name not in old}
+    return rebuilt(config, {name: new[name] if name in new else old[name] for name in shapes}, encoder)
+
+
+def with_inner_positions(encoder: Encoder, positions: int) -> Encoder:
+    """The encoder with a table of so many second positions, zeros where it had none: what it computes stays."""
+    if positions <= encoder.config.inner_positions:
+        return encoder
+    state = dict(encoder.state_dict())
+    table = torch.zeros(positions, encoder.config.embedding_size)
+    if encoder.embeddings.inner is not None:
+        table[: encoder.config.inner_positions] = state["embeddings.inner.weight"]
+    state["embeddings.inner.weight"] = table
+    return rebuilt(replace(encoder.config, inner_positions=positions), state, encoder)
 
 
 def _with_rows(encoder: Encoder, name: str, rows: Tensor, config: ModelConfig) -> Encoder:

@@ -17,7 +17,7 @@ from unilmctl.model import Encoder, ModelConfig
 from unilmctl.weights.configuration import family_name, model_config
 from unilmctl.weights.dialects import Leftover, normalised
 from unilmctl.weights.families import Family, Rule, family_of
-from unilmctl.weights.names import Tensors, from_disk, rules, shapes_on_disk
+from unilmctl.weights.names import INNER_POSITIONS, Tensors, from_disk, rules, shapes_on_disk
 from unilmctl.weights.reading import checked
 
 HeadState = Literal["trained", "untrained", "missing"]
@@ -92,6 +92,7 @@ def fitted(config: ModelConfig, tensors: Tensors, where: str) -> tuple[ModelConf
     sizes = {
         "positions": config.positions if positions is None else positions,
         "segments": _rows(tensors, tables.get("segment")) or 0,
+        "inner_positions": _rows(tensors, INNER_POSITIONS) or 0,
         "relative_buckets": relative.shape[1] if relative is not None and relative.dim() == 2 else 0,
     }
     if config.relative_buckets and relative is None:
@@ -108,9 +109,10 @@ def fitted(config: ModelConfig, tensors: Tensors, where: str) -> tuple[ModelConf
         config,
         positions=sizes["positions"],
         segments=sizes["segments"],
+        inner_positions=sizes["inner_positions"],
         relative_buckets=sizes["relative_buckets"],
-        pooler=f"{family.named(family.pooler)}.weight" in tensors,
-        pair_head=_rows(tensors, f"{family.pair}.weight") == 2,
+        pooler=config.pooler or f"{family.named(family.pooler)}.weight" in tensors,
+        pair_head=config.pair_head or _rows(tensors, f"{family.pair}.weight") == 2,
     )
     buckets, distance = config.relative_buckets, config.relative_distance
     if buckets and (buckets < 4 or distance <= buckets // 4):
@@ -137,15 +139,19 @@ def _refuse_unknown_parts(tensors: Tensors, family: Family, where: str) -> None:
 def _initialise_missing(
     state: Tensors, inside: Mapping[str, torch.Size], config: ModelConfig, where: str
 ) -> list[Missing]:
-    """Fill in an absent language-model head; refuse anything else that is absent."""
+    """Fill in an absent language-model head; refuse anything else that is absent.
+
+    A pooler or a pair head, on which a head of config.json's list may stand, is then no more optional than that head.
+    """
     generator = torch.Generator().manual_seed(0)
+    optional = ("head.",) if config.heads_extra else ("head.", "pooler.", "pair.")
     missing = []
     for name, shape in inside.items():
         if name in state:
             continue
-        if not name.startswith(("head.", "pooler.", "pair.")):
+        if not name.startswith(optional):
             raise ModelError(f"{where}: {_outside_name(name, config)} is missing")
-        state[name], how = _initial(name, shape, config, generator)
+        state[name], how = initial(name, shape, config, generator)
         missing.append(Missing(name, tuple(shape), how))
     return missing
 
@@ -155,7 +161,8 @@ def _outside_name(inside: str, config: ModelConfig) -> str:
     return " / ".join(f"'{name}'" for name in rule.outside)
 
 
-def _initial(name: str, shape: torch.Size, config: ModelConfig, generator: torch.Generator) -> tuple[Tensor, str]:
+def initial(name: str, shape: torch.Size, config: ModelConfig, generator: torch.Generator) -> tuple[Tensor, str]:
+    """A tensor of the encoder as BERT initialises it, and how in words."""
     if name.endswith(".bias"):
         return torch.zeros(shape), "0"
     if name.endswith("norm.weight"):

@@ -7,6 +7,7 @@ from typing import Any
 from unilmctl.errors import ModelError
 from unilmctl.model import ModelConfig
 from unilmctl.weights.families import FAMILIES, family_of
+from unilmctl.weights.heads import INNER, read_heads, written_heads
 from unilmctl.weights.names import Tensors
 from unilmctl.weights.values import Values
 
@@ -69,7 +70,8 @@ def model_config(raw: Mapping[str, Any], family: str, where: str) -> ModelConfig
         attention_dropout=values.fraction("attention_probs_dropout_prob", 0.1),
         initializer_range=values.fraction("initializer_range", 0.02),
         pad=pad,
-    )
+        inner_positions=values.integer(INNER, 0),
+    ).with_heads(*read_heads(values.raw, where))
     return _without_reserved(family_of(family).read(values, config), where)
 
 
@@ -103,4 +105,4 @@ def hugging_face_config(config: ModelConfig) -> dict[str, Any]:
     }
     if "embedding_size" in family.defaults or config.embedding is not None:
         found["embedding_size"] = config.embedding_size
-    return found | dict(family.write(config))
+    return found | dict(family.write(config)) | written_heads(config)

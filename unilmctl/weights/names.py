@@ -10,6 +10,9 @@ from unilmctl.weights.families import Family, Rule, family_of, module
 
 Tensors = dict[str, Tensor]
 
+INNER_POSITIONS = "inner_position_embeddings.weight"
+"""The table of second positions, which no family has a name for."""
+
 
 def rules(config: ModelConfig) -> list[Rule]:
     """The name table of an encoder of this configuration, layer by layer: the family's rules for the tensors it has."""
@@ -24,8 +27,16 @@ def rules(config: ModelConfig) -> list[Rule]:
     candidates.append(Rule(("relative.weight",), (family.named(family.relative),), family.relative_turn))
     candidates += [*family.rules(config), *module("head.dense", family.dense), *module("head.norm", family.norm)]
     candidates.append(Rule(("head.bias",), (family.bias,)))
+    candidates += [Rule((name,), (_extra_name(name, config),)) for name in inside if name.startswith("extra.")]
+    candidates.append(Rule(("embeddings.inner.weight",), (INNER_POSITIONS,)))
     candidates += module("pooler", family.named(family.pooler)) + module("pair", family.pair)
     return [rule for rule in candidates if all(name in inside for name in rule.inside)]
+
+
+def _extra_name(name: str, config: ModelConfig) -> str:
+    """`heads.NAME.PART`, where transformers looks past it; ELECTRA's discriminator has a name there."""
+    _, head, part = name.split(".", 2)
+    return f"discriminator_predictions.{part}" if config.head(head).kind == "replaced" else f"heads.{head}.{part}"
 
 
 def _embedding_rules(config: ModelConfig, family: Family) -> list[Rule]:

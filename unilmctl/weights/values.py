@@ -21,6 +21,7 @@ BOUNDS = {
     "relative_attention_num_buckets": (0, 4_096),
     "task_type_vocab_size": (1, 1_000),
     "pad_token_id": (0, 4_000_000),
+    "unilmctl_inner_positions": (0, 4_000_000),
 }
 
 

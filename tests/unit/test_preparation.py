@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from unilmctl import preparation
 from unilmctl.data import encoding
 from unilmctl.data.encoding import Coder, Encoded, encode_lines
 from unilmctl.data.reading import lines_of
 from unilmctl.data.store import Store
 from unilmctl.errors import DataError, ModelError, OutOfMemory
-from unilmctl.preparation import Prepared, evaluation_pairs, prepare
+from unilmctl.preparation import Prepared, building, evaluation_pairs, prepare
 from unilmctl.tokens import Tokenizer
 
 ROWS = [{"src": f"w{i % 7} " * (i % 5 + 1), "tgt": f"v{i % 3} end"} for i in range(60)]
@@ -297,4 +296,4 @@ def test_worker_module_is_light() -> None:
 def test_stores_open_by_themselves(tmp_path: Path, splits: dict[str, Split]) -> None:
     got = prepared(tmp_path, splits)
     assert len(Store.open(tmp_path / "store" / "train")) == len(got.stores["train"]) == 60
-    assert preparation.MOST_TEXTS >= 1_000_000
+    assert building.MOST_TEXTS >= 1_000_000

@@ -4,6 +4,7 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -394,3 +395,34 @@ def test_fingerprint_tells_vocabularies_apart(tmp_path: Path) -> None:
     other = Tokenizer.load(write_vocabulary(tmp_path / "b", [*FIVE, "b", "a"]))
     cased = Tokenizer.load(write_vocabulary(tmp_path / "c", [*FIVE, "a", "b"], do_lower_case=False))
     assert len({one.fingerprint(), other.fingerprint(), cased.fingerprint()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("wordpiece", ["unhappy", "dogs", ",", "京", "北"]),
+        ("bpe", ["unhappy", "dogs,", "京", "北"]),
+        ("sentencepiece", ["unhappy", "dogs,", "京", "北"]),
+    ],
+)
+def test_which_tokens_continue_a_word(kind: str, words: list[str]) -> None:
+    """What lies between two tokens that begin a word spells a word, or one ideograph."""
+    tokenizer = train(["untidy ahappy dog as , 北 京"] * 4, kind=kind, size=300)
+    ids = tokenizer.encode("unhappy dogs, 京北")
+    assert len(ids) > len(words)
+    begins = ~tokenizer.continues()[ids]
+    spelt = [tokenizer.decode(group).strip() for group in np.split(ids, np.flatnonzero(begins[1:]) + 1)]
+    assert [one.removeprefix("##").replace(" ##", "") for one in spelt if one] == words
+    assert not tokenizer.continues()[[tokenizer.roles.mask, tokenizer.roles.unknown, tokenizer.roles.pad]].any()
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_ids_with_their_places_are_the_same_ids(kind: str) -> None:
+    texts = ["one  two", "", "北京 one", "é👍"]
+    tokenizer = train(texts * 3, kind=kind, size=300)
+    placed = tokenizer.encode_placed(texts)
+    assert [ids for ids, _ in placed] == tokenizer.encode_batch(texts)
+    for text, (ids, places) in zip(texts, placed, strict=True):
+        assert len(ids) == len(places)
+        assert places == sorted(places)
+        assert all(place < len(text) for place in places)

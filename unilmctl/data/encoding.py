@@ -7,13 +7,13 @@ two chunks per process are under way. Small data is encoded in this process, bec
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from multiprocessing import get_context
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from unilmctl.data.reading import BadLine, Unread
 from unilmctl.data.settings import Limits
 from unilmctl.errors import OutOfMemory
 from unilmctl.tokens import Tokenizer
+
+C = TypeVar("C")
+E = TypeVar("E")
 
 FIELDS = ("source", "target")
 CHUNK = 2000
@@ -127,7 +130,12 @@ def first_target(record: Record) -> Text:
 
 def encode_lines(lines: Iterable[Unread], coder: Coder, *, processes: int | None = None) -> Iterator[Encoded]:
     """All `lines` in chunks, in order. processes: None for one per core. DataError names the first bad line."""
-    chunks = _chunks(iter(lines))
+    return encode_chunks(_chunks(iter(lines)), coder, processes=processes)
+
+
+def encode_chunks(given: Iterable[C], coder: Callable[[C], E], *, processes: int | None = None) -> Iterator[E]:
+    """What `coder` makes of every chunk, in order; both must pickle. processes: None for one per core."""
+    chunks = iter(given)
     yield from map(coder, islice(chunks, ALONE))
     first = next(chunks, None)
     if first is None:
@@ -137,9 +145,9 @@ def encode_lines(lines: Iterable[Unread], coder: Coder, *, processes: int | None
     yield from map(coder, rest) if count == 1 else _shared(rest, coder, count)
 
 
-def _shared(chunks: Iterable[list[Unread]], coder: Coder, processes: int) -> Iterator[Encoded]:
+def _shared(chunks: Iterable[C], coder: Callable[[C], E], processes: int) -> Iterator[E]:
     """Chunks encoded by other processes, never more than two each under way."""
-    waiting: deque[Future[Encoded]] = deque()
+    waiting: deque[Future[E]] = deque()
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_start, initargs=(coder,))
     try:
         for chunk in chunks:
@@ -154,10 +162,10 @@ def _shared(chunks: Iterable[list[Unread]], coder: Coder, processes: int) -> Ite
         pool.shutdown(cancel_futures=True)
 
 
-_coder: Coder | None = None
+_coder: Callable[[Any], Any] | None = None
 
 
-def _start(coder: Coder) -> None:
+def _start(coder: Callable[[Any], Any]) -> None:
     """In a new process: one thread, and Ctrl-C is the parent's to handle."""
     global _coder  # noqa: PLW0603 - what a worker is made for
     _coder = coder
@@ -165,7 +173,7 @@ def _start(coder: Coder) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _work(chunk: list[Unread]) -> Encoded:
+def _work(chunk: Any) -> Any:
     assert _coder is not None
     return _coder(chunk)
 

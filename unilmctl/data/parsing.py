@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,9 @@ from unilmctl.errors import DataError
 
 Text = str | list[str]
 """Raw text, or tokens that are already split."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?…])[ \t]+(?=\S)|(?<=[。！？])(?![。！？”’」』）])")
+"""Between the sentences of a text without lines: a blank after an end mark, or nothing after a Chinese one."""
 
 
 class Record(NamedTuple):
@@ -77,18 +81,18 @@ def decode(line: bytes, where: str, errors: str = "strict") -> str:
         ) from error
 
 
+def mended(line: bytes) -> str:
+    """A line's text in which bad bytes, NULs and half surrogate pairs have become U+FFFD. ValueError: not JSON."""
+    text = line.replace(b"\0", b"\xef\xbf\xbd").decode("utf-8", "replace").removesuffix("\r")
+    if text.startswith("{"):
+        whole = json.dumps(json.loads(text), ensure_ascii=False).replace("\\u0000", "\ufffd")
+        text = whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def from_json(text: str, where: str, columns: Columns, *, need_target: bool, wishes: bool = False) -> Record:
     """The record of one JSON object, with its wishes if they are asked for."""
-    if not text.strip():
-        raise DataError(f"{where}: the line is empty", "use on_bad_line: skip to pass over such lines")
-    try:
-        value = _JSON.decode(text)
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise DataError(f"{where}: not valid JSON: {reason[:100]}{column}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: a JSON object was expected, not {_name(value)}", '{"src": "...", "tgt": "..."}')
+    value = _object(text, where, '{"src": "...", "tgt": "..."}')
     source = _field(value, columns.source, where)
     if source is None:
         raise _missing(columns.source, where, list(value))
@@ -98,6 +102,32 @@ def from_json(text: str, where: str, columns: Columns, *, need_target: bool, wis
         raise _missing(columns.target, where, list(value))
     record = Record(source, target, listed, _id(value, where), where)
     return record._replace(prefix=_field(value, "prefix", where), phrases=_phrases(value, where)) if wishes else record
+
+
+def sentences_from_json(text: str, where: str, *, field: str, given: bool) -> list[Text]:
+    """The sentences of one JSON object's document, and of its text as `sentences_of` has them.
+
+    A document is text, a list of sentences, or a list of lists of tokens. given: its lists are words or phrases, a list
+    of texts is one sentence of them, and plain text is not enough.
+    """
+    whole = _object(text, where, f'{{"{field}": "..."}}')
+    value = whole.get(field)
+    if value is None:
+        raise _missing(field, where, list(whole))
+    if isinstance(value, str) and not given:
+        return list(sentences_of(_sound(value, field, where)))
+    if given and isinstance(value, list) and all(isinstance(one, str) for one in value):
+        value = [value]
+    if not isinstance(value, list) or given and not all(isinstance(one, list) for one in value):
+        expected = "a list of sentences, each a list of words" if given else "text or a list of sentences"
+        raise DataError(f"{where}: {field!r} must be {expected}, not {_name(value)}")
+    return [_text(one, field, where) for one in value]
+
+
+def sentences_of(text: str) -> list[str]:
+    """The lines of a text that are not blank; of a text of one line its sentences, as their end marks tell."""
+    lines = [line for line in text.split("\n") if line and not line.isspace()]
+    return [part for part in _SENTENCE_END.split(lines[0]) if part] if len(lines) == 1 else lines
 
 
 def plain(text: str, where: str) -> Record:
@@ -139,6 +169,21 @@ def split_csv(text: str, where: str) -> list[str]:
 
 
 CELLS: dict[str, Callable[[str, str], list[str]]] = {"tsv": split_tsv, "csv": split_csv}
+
+
+def _object(text: str, where: str, example: str) -> dict[str, Any]:
+    """The JSON object of a line."""
+    if not text.strip():
+        raise DataError(f"{where}: the line is empty", "use on_bad_line: skip to pass over such lines")
+    try:
+        value = _JSON.decode(text)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"{where}: not valid JSON: {reason[:100]}{column}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: a JSON object was expected, not {_name(value)}", example)
+    return value
 
 
 def _field(value: dict[str, Any], name: str, where: str) -> Text | None:

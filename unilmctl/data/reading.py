@@ -5,20 +5,16 @@ return is stripped, UTF-8 is strict, a byte-order mark is passed over. What is w
 names file and line, or a counted `BadLine`, as `on_bad_line` says.
 """
 
-import gzip
-import json
-import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from io import BufferedReader, BytesIO, RawIOBase
+from io import BufferedReader
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import NamedTuple
 
-from unilmctl.data.parsing import CELLS, Columns, Record, Text, decode, from_json, from_row, parse_line, plain
+from unilmctl.data.parsing import CELLS, Columns, Record, Text, decode, from_json, from_row, mended, parse_line, plain
+from unilmctl.data.streams import first_line, label_of, opened, read_errors
 from unilmctl.errors import DataError
 
 __all__ = ["BadLine", "Columns", "Record", "Text", "Unread", "lines_of", "parse_line", "read"]
@@ -126,9 +122,9 @@ def lines_of(
 
 def _single(file: Path | str, format: str, columns: Columns, policy: str, *, need_target: bool) -> Iterator[Unread]:
     """Lines of one file that holds sources and targets alike."""
-    with _open(file) as stream:
+    with opened(file) as stream:
         lines = _lines(label_of(file), stream)
-        found = _detect(file, stream, need_target=need_target) if format == "auto" else format
+        found = detect(file, stream, need_target=need_target) if format == "auto" else format
         if found == "jsonl":
             parse: Parser = partial(from_json, columns=columns, need_target=need_target)
         elif found == "text":
@@ -148,7 +144,7 @@ def _single(file: Path | str, format: str, columns: Columns, policy: str, *, nee
 def _parallel(sources: Path | str, targets: Path | str, policy: str) -> Iterator[Unread]:
     """Lines of two files that are read side by side."""
     reader = Reader(plain, policy)
-    with _open(sources) as left, _open(targets) as right:
+    with opened(sources) as left, opened(targets) as right:
         pairs = zip_longest(_lines(label_of(sources), left), _lines(label_of(targets), right))
         for number, (source, target) in enumerate(pairs, 1):
             if source is None or target is None:
@@ -174,16 +170,9 @@ def _with_target(source: Record | BadLine, target: Record | BadLine) -> Record |
 
 
 def _mended(where: str, line: bytes, parse: Parser) -> Record:
-    """The record of a line whose undecodable bytes, NULs and half surrogate pairs have become U+FFFD.
-
-    What is beyond repair becomes an empty pair, so that lines and records stay side by side.
-    """
-    text = line.replace(b"\0", b"\xef\xbf\xbd").decode("utf-8", "replace").removesuffix("\r")
+    """The record of a line that was mended; beyond repair an empty pair, so that lines and records stay in step."""
     try:
-        if text.startswith("{"):
-            whole = json.dumps(json.loads(text), ensure_ascii=False).replace("\\u0000", "\ufffd")
-            text = whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return parse(text, where)
+        return parse(mended(line), where)
     except (DataError, ValueError, RecursionError):
         return Record("", "", [], None, where)
 
@@ -225,70 +214,23 @@ def _csv_rows(lines: Iterator[Line]) -> Iterator[Line]:
         yield where, b"\n".join(parts)
 
 
-def label_of(file: Path | str) -> str:
-    """How messages call a file."""
-    return "<stdin>" if str(file) == "-" else str(file)
-
-
-@contextmanager
-def _open(file: Path | str) -> Iterator[BufferedReader]:
-    """The bytes of a file or of standard input, unzipped if they are gzip."""
-    if str(file) == "-":
-        yield _unzipped(sys.stdin.buffer)  # not closed: it is not ours
-        return
-    path = Path(file)
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise unreadable(path, error) from error
-    with stream:
-        yield _unzipped(stream)
-
-
-def unreadable(path: Path, error: OSError) -> DataError:
-    """What to say of a data file that does not open."""
-    reason = {FileNotFoundError: "no such file", IsADirectoryError: "is a folder, not a file"}
-    return DataError(f"{path}: {reason.get(type(error), error.strerror or str(error))}")
-
-
-def _unzipped(stream: BinaryIO) -> BufferedReader:
-    """`stream` with look-ahead, through gunzip if it begins like gzip."""
-    reader = stream if isinstance(stream, BufferedReader) else BufferedReader(BytesIO(stream.read()))
-    if reader.peek(2)[:2] == b"\x1f\x8b":
-        return BufferedReader(cast(RawIOBase, gzip.GzipFile(fileobj=reader)), 1 << 16)
-    return reader
-
-
 def _lines(label: str, stream: BufferedReader) -> Iterator[Line]:
     """The lines of a stream with their places."""
     number = 0
-    with _read_errors(label, lambda: number):
+    with read_errors(label, lambda: number):
         for line in stream:
             number += 1
             if number == 1:
-                if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                    raise DataError(f"{label}: is UTF-16, not UTF-8", "`iconv -f UTF-16 -t UTF-8` mends it")
-                line = line.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901
+                line = first_line(label, line)  # noqa: PLW2901
             yield f"{label}:{number}", line.removesuffix(b"\n")
 
 
-@contextmanager
-def _read_errors(label: str, line: Callable[[], int]) -> Iterator[None]:
-    """What can go wrong while reading bytes, as a DataError."""
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{label}: the gzip data is broken or cut short after line {line()}") from error
-    except OSError as error:
-        raise DataError(f"{label}: cannot be read after line {line()}: {error.strerror or error}") from error
-
-
-def _detect(file: Path | str, stream: BufferedReader, *, need_target: bool) -> str:
+def detect(file: Path | str, stream: BufferedReader, *, need_target: bool) -> str:
     """The format of a file: by its suffix, else by how it begins."""
     suffix = Path(str(file).removesuffix(".gz")).suffix.lower()
     if suffix in SUFFIXES:
         return SUFFIXES[suffix]
-    with _read_errors(label_of(file), lambda: 0):
+    with read_errors(label_of(file), lambda: 0):
         start = stream.peek(1)
     if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
         return "jsonl"

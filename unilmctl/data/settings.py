@@ -39,6 +39,35 @@ class Split(Protocol):
         ...
 
 
+class TextSplit(Protocol):
+    """Where the documents of one split are; a recipe's split of raw text fits."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Files of the split."""
+        ...
+
+    @property
+    def format(self) -> str:
+        """auto, text or jsonl."""
+        ...
+
+    @property
+    def documents(self) -> str:
+        """What a document of plain text is: the lines up to a blank-line, or each of the lines."""
+        ...
+
+    @property
+    def field(self) -> str:
+        """Name of the field that holds a document."""
+        ...
+
+    @property
+    def segmenter(self) -> str | None:
+        """None, rjieba, or given: where words come from that the vocabulary does not mark."""
+        ...
+
+
 class Vocabulary(Protocol):
     """A vocabulary to be trained; a recipe's `tokens.train` fits."""
 

@@ -2,13 +2,13 @@
 
 A store is a folder: `store.json` (what is in it and what it was made from), `shard-00000.safetensors` ... and
 MANIFEST.json. A shard holds, for every field, one flat array of tokens (`source.tokens`, uint16 where the ids allow it,
-else int32) and the places where examples begin and end in it (`source.offsets`, int64, one more than there are
-examples). A store is written beside its place in constant memory, and renamed into it when it is whole.
+else int32; uint8 for flags) and the places where examples begin and end in it (`source.offsets`, int64, one more than
+there are examples). A store is written beside its place in constant memory, and renamed into it when it is whole.
 """
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,12 @@ VERSION = 1
 SHARD_TOKENS = 1 << 24
 """Tokens after which a shard is closed: 32 to 64 MiB."""
 
-DTYPES: dict[str, np.dtype[Any]] = {"U16": np.dtype("<u2"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "U8": np.dtype("u1"),
+    "U16": np.dtype("<u2"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
+}
 
 
 class StoreWriter:
@@ -57,8 +62,13 @@ class StoreWriter:
         ids = {field: np.asarray(array, dtype=np.int32) for field, array in arrays.items()}
         self.add_many(**{field: (array, np.array([len(array)], dtype=np.int64)) for field, array in ids.items()})
 
-    def add_many(self, **arrays: tuple[NDArray[Any], NDArray[np.int64]]) -> None:
-        """Many examples at once: per field the tokens of all of them one after another, and their lengths [N]."""
+    def add_many(self, **arrays: tuple[NDArray[Any], NDArray[np.int64]]) -> int:
+        """Many examples at once: per field the tokens of all of them one after another, and their lengths [N].
+
+        Gives N; no fields at all are no examples.
+        """
+        if not arrays:
+            return 0
         if arrays.keys() != set(self._fields):
             raise ValueError(f"a store of {self._fields} was given {tuple(arrays)}")
         for field, (tokens, lengths) in arrays.items():
@@ -67,6 +77,7 @@ class StoreWriter:
             self._held += len(tokens) + 4 * len(lengths)
         if self._held >= self._shard_tokens:
             self._flush()
+        return len(lengths)
 
     def _flush(self) -> None:
         """Write what is held as the next shard."""
@@ -74,8 +85,7 @@ class StoreWriter:
         for field in self._fields:
             tokens = _joined(self._tokens[field], np.int32)
             lengths = _joined(self._lengths[field], np.int64)
-            small = not len(tokens) or int(tokens.max()) < 1 << 16
-            arrays[f"{field}.tokens"] = tokens.astype("<u2" if small else "<i4")
+            arrays[f"{field}.tokens"] = tokens.astype(_smallest(tokens))
             arrays[f"{field}.offsets"] = np.concatenate(([0], np.cumsum(lengths))).astype("<i8")
         name = f"shard-{len(self._shards):05d}.safetensors"
         with write_errors(self._temporary / name):
@@ -147,6 +157,18 @@ class Store:
         """Source and target of one example, without special tokens. IndexError beyond the end."""
         return Example(self.field("source", index), self.field("target", index))
 
+    def part(self, name: str, index: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Values `start` to `stop` of one field of one example: what lies beyond is not read."""
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        shard, row = self._shards[number], index - int(self._starts[number])
+        first, end = shard[f"{name}.offsets"][row : row + 2]
+        return np.array(shard[f"{name}.tokens"][first + start : min(first + stop, end)], dtype=np.int64)
+
+    def shards(self, name: str) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+        """The field `name` shard by shard: all its values, and where examples begin and end in them [N + 1]."""
+        for shard in self._shards:
+            yield shard[f"{name}.tokens"], shard[f"{name}.offsets"]
+
     def field(self, name: str, index: int) -> NDArray[np.int64]:
         """The token ids of one field of one example [T]."""
         if not 0 <= index < len(self):
@@ -182,6 +204,12 @@ def difference(old: object, new: object, name: str = "") -> str | None:
 def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _smallest(tokens: NDArray[Any]) -> str:
+    """The type that holds the tokens: a byte for flags, two where ids allow it, else four."""
+    largest = int(tokens.max(initial=0))
+    return "u1" if largest < 2 else "<u2" if largest < 1 << 16 else "<i4"
 
 
 def _joined(parts: list[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:

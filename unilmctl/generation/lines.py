@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from unilmctl.data.parsing import Record, parse_line
-from unilmctl.data.reading import SUFFIXES, BadLine, label_of, read
+from unilmctl.data.reading import SUFFIXES, BadLine, read
+from unilmctl.data.streams import label_of
 from unilmctl.errors import DataError
 from unilmctl.files import write_errors
 

@@ -28,6 +28,10 @@ class Engine(Protocol):
         """Texts -> ids of every text, special tokens neither added nor recognised."""
         ...
 
+    def encode_placed(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]] | None:
+        """Ids of every text, and the character at which each begins; None where the library does not tell."""
+        ...
+
     def join(self, tokens: Sequence[str]) -> str:
         """The text that `tokens` spell."""
         ...
@@ -65,6 +69,11 @@ class FastEngine:
     def encode_whole(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of every text, by the library alone, which spreads a batch over the cores."""
         return [one.ids for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_placed(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """Ids of every text, and the character at which each begins."""
+        encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [(one.ids, [start for start, _ in one.offsets]) for one in encoded]
 
     def join(self, tokens: Sequence[str]) -> str:
         """The text that `tokens` spell."""

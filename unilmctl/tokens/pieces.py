@@ -5,7 +5,7 @@ from typing import Any
 
 import sentencepiece
 
-BLANK = "\u2581"  # ▁, how a SentencePiece vocabulary writes a blank
+from unilmctl.tokens.words import BLANK
 
 
 class PieceEngine:
@@ -47,6 +47,9 @@ class PieceEngine:
         if self._bytes is None:
             return encoded
         return [self._spelled(text) if BLANK in text else ids for text, ids in zip(texts, encoded, strict=True)]
+
+    def encode_placed(self, texts: Sequence[str]) -> None:
+        """Not told: pieces are of normalised text."""
 
     def _ours(self, encoded: list[list[int]]) -> list[list[int]]:
         """The model file's ids as ours."""

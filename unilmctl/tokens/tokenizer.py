@@ -5,10 +5,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unilmctl.errors import DataError, ModelError, WriteError
 from unilmctl.tokens.engines import Engine
 from unilmctl.tokens.loading import open_engine, role_names
 from unilmctl.tokens.training import train_engine
+from unilmctl.tokens.words import continues_word
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,26 @@ class Tokenizer:
             _refuse_surrogates(texts)
             raise
         return [ids if self._control.isdisjoint(ids) else self._plain(ids) for ids in encoded]
+
+    def encode_placed(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """Ids of every text, and the character at which each of them begins. ModelError for SentencePiece."""
+        encoded = self._engine.encode_placed(texts)
+        if encoded is None:
+            raise ModelError(
+                "a SentencePiece vocabulary does not tell where its pieces begin in a text",
+                "a segmenter needs a WordPiece or byte-level BPE vocabulary",
+            )
+        return [(self._plain(ids), starts) for ids, starts in encoded]
+
+    def continues(self) -> NDArray[np.bool_]:
+        """Which vocabulary entries continue a word that another token began [V].
+
+        A word is what WordPiece does not mark with ##, and what stands between blanks for the other kinds; a Chinese
+        or Japanese character is a word of its own, and so is a token with a role.
+        """
+        table = np.array([continues_word(token, self.kind) for token in self._vocabulary], dtype=np.bool_)
+        table[[getattr(self.roles, field.name) for field in fields(Roles)]] = False
+        return table
 
     def _plain(self, ids: list[int]) -> list[int]:
         """`ids` of a text in which a control token was recognised all the same: it becomes unknown."""

@@ -160,7 +160,7 @@ def test_cuts_leave_room_for_special_tokens_and_are_counted(
     for i in range(60):
         source, target = (part.tolist() for part in whole.stores["train"][i][:2])
         cut = source[-3:] if truncate == "head" else source[:3]
-        assert [part.tolist() for part in got.stores["train"][i]] == [cut, target[:2]]
+        assert [part.tolist() for part in got.stores["train"][i][:2]] == [cut, target[:2]]
     full = {name: whole.stores["train"].lengths(name) for name in ("source", "target")}
     assert report.cut == {"source": int((full["source"] > 3).sum()), "target": int((full["target"] > 2).sum())}
     assert sum(length * n for length, n in report.lengths["source"].items()) == full["source"].sum()

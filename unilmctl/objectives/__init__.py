@@ -1,9 +1,9 @@
 """Objectives: from an example to a row. None of them builds a mask: each only says when its tokens are written.
 
 `pairs` holds the rows of fine-tuning; `cloze`, `orders` and `infilling` those of pre-training on text, `heads` those
-with labels for further heads; `sentences` makes examples of passages. `corruption` says which tokens are predicted and
-what is put in their place, `layout` puts columns side by side, `lengths` knows how long a row will be. All randomness
-comes from the generator that the caller passes in.
+with labels for further heads; `sentences` makes examples of passages, `custom` makes objectives of what a recipe says.
+`corruption` says which tokens are predicted and what is put in their place, `layout` puts columns side by side,
+`lengths` knows how long a row will be. All randomness comes from the generator that the caller passes in.
 
 An objective on text reads `Example(text, empty)`; one on two segments reads both; a text objective that is given both
 joins them.
@@ -27,6 +27,7 @@ from unilmctl.objectives.corruption import (
     select,
     words,
 )
+from unilmctl.objectives.custom import CustomRow
 from unilmctl.objectives.heads import BOUNDARY, CONTRASTIVE, REACH, REPLACED, replaced, similar, span_boundary
 from unilmctl.objectives.infilling import in_place_row, infilling, infilling_in_place, infilling_row
 from unilmctl.objectives.layout import windowed
@@ -60,6 +61,7 @@ __all__ = [
     "SEGMENTS",
     "SPANS",
     "Corruption",
+    "CustomRow",
     "Objective",
     "Paired",
     "Pairing",

@@ -6,9 +6,7 @@ reads them faster in an order of its own, and FBGEMM reads a byte for each inste
 Shapes: D inputs, E outputs, V vocabulary.
 """
 
-import ctypes
 import math
-import sys
 import warnings
 from typing import cast
 
@@ -19,6 +17,7 @@ from torch.nn import functional
 from unilmctl.decoding.precision import int8_engine
 from unilmctl.model import Encoder
 from unilmctl.model.layers import LanguageModelHead
+from unilmctl.model.memory import keep_freed_memory, return_freed_memory
 
 ROWS = 64
 """Rows of a typical step, for which the order is chosen; any number of rows works."""
@@ -26,9 +25,6 @@ ROWS = 64
 CHUNK = 128
 """The packed vocabulary is padded to a multiple of this with words that are never likely: a search looks at the scores
 in pieces of equal size."""
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Names of glibc's malloc.h."""
 
 PART = 2048
 """Outputs whose weights are rounded at a time."""
@@ -58,20 +54,9 @@ def pack(encoder: Encoder, dtype: str = "float32") -> Encoder:
             setattr(module, name, kind(layer.weight, layer.bias))
     output = kind(words, encoder.head.bias, -(-len(words) // CHUNK) * CHUNK)
     encoder.head = cast(LanguageModelHead, PackedHead(encoder.head, output))
-    _settle_memory()
+    return_freed_memory()  # that of the unpacked weights
+    keep_freed_memory(all_sizes=False)
     return encoder
-
-
-def _settle_memory() -> None:
-    """Gives what the unpacked weights took back to the system, and keeps from now on what steps take and free.
-
-    glibc does neither by itself: it keeps small pieces and returns large ones, whose memory is new, and has to be
-    cleared, at the next step.
-    """
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
-        library.malloc_trim(0)
-        library.mallopt(M_MMAP_THRESHOLD, 32 << 20)
-        library.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
 class PackedLinear(nn.Module):

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from unilmctl.errors import NumericError
 from unilmctl.model import Encoder
+from unilmctl.model.memory import keep_freed_memory
 from unilmctl.rows import LANGUAGE_MODEL, Batch
 from unilmctl.training.distillation import Teacher
 from unilmctl.training.distributed import ALONE, Piece, Processes
@@ -77,6 +78,7 @@ def train(
     two steps the caller may do with the encoder what it likes. Processes yield the same steps, and must agree on what
     `stop` says. NumericError when `options.skip_budget` is used up.
     """
+    keep_freed_memory(all_sizes=True)
     stream, at = feed.places(start), start
     while at.step < options.steps and not stop():
         began = time.perf_counter()

@@ -85,3 +85,26 @@ def test_transformers_reads_what_is_saved(kind: str, tmp_path: Path) -> None:
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
     assert [ids(theirs, line) for line in LINES] == ours.encode_batch(LINES)
     assert theirs.mask_token_id == ours.roles.mask
+
+
+@pytest.mark.parametrize("options", [{}, {"do_lower_case": False}, {"keep_accents": True}], ids=str)
+def test_albert_prepares_its_text(options: dict[str, bool], tmp_path: Path) -> None:
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES[:8] * 3), model_writer=model, vocab_size=200, hard_vocab_limit=False,
+        pad_id=0, unk_id=1, bos_id=-1, eos_id=-1, control_symbols=["[CLS]", "[SEP]", "[MASK]"],
+        normalization_rule_name="nmt_nfkc", minloglevel=2,
+    )  # fmt: skip
+    (tmp_path / "spiece.model").write_bytes(model.getvalue())
+    (tmp_path / "config.json").write_text('{"model_type": "albert"}')
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(options))
+    ours, theirs = Tokenizer.load(tmp_path), transformers.AutoTokenizer.from_pretrained(str(tmp_path))
+    lines = [*LINES[:4], "``Café'' Ångström ÉCOLE", *LINES[8:]]
+    assert ours.encode_batch(lines) == [ids(theirs, line) for line in lines]
+    assert [getattr(ours.roles, role) for role in ("pad", "start", "separator", "mask")] == [0, 2, 3, 4]
+    ours.save(tmp_path / "copy")
+    assert Tokenizer.load(tmp_path / "copy").fingerprint() == ours.fingerprint()

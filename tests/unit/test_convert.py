@@ -131,28 +131,44 @@ def test_other_families_come_through_bit_equal(family: str, tmp_path: Path) -> N
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_tokenizer_that_the_new_folder_would_number_otherwise_is_refused(tmp_path: Path) -> None:
+def piece_model(folder: Path, **options: Any) -> Path:
+    """A folder with a SentencePiece model and nothing else."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["a b c d e f"] * 5),
         model_writer=model,
-        vocab_size=20,
+        vocab_size=24,
         hard_vocab_limit=False,
         minloglevel=2,
+        **options,
     )
-    xlm_r = tmp_path / "xlm-r"
-    xlm_r.mkdir()
-    (xlm_r / "sentencepiece.bpe.model").write_bytes(model.getvalue())
+    folder.mkdir()
+    (folder / "sentencepiece.bpe.model").write_bytes(model.getvalue())
+    return folder
+
+
+def test_a_bert_with_the_tokenizer_of_xlm_r(tmp_path: Path) -> None:
+    """Multilingual MiniLM: only the other model's config.json says how the ids are numbered."""
+    xlm_r = piece_model(tmp_path / "xlm-r")
     (xlm_r / "config.json").write_text('{"model_type": "xlm-roberta"}')
-    folder = hugging_face(tmp_path / "source", tiny(pad=1))
+    folder = hugging_face(tmp_path / "source", tiny(pad=0))
     (folder / "vocab.txt").unlink()
-    with pytest.raises(ModelError, match="has no|would number its tokens otherwise in the new folder"):
-        convert(str(folder), tmp_path / "bad", ConvertOptions(tokenizer=xlm_r))
+    report, _ = converted(folder, tmp_path / "out", tokenizer=xlm_r)
+    assert (report.config.family, report.config.pad) == ("bert", 1)
+    tokenizer = Tokenizer.load(tmp_path / "out")
+    assert tokenizer.fingerprint() == Tokenizer.load(xlm_r).fingerprint()
+    assert (tokenizer.roles.start, tokenizer.roles.pad, tokenizer.roles.mask) == (0, 1, tokenizer.size - 1)
+    said = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert said == {"tokenizer_class": "XLMRobertaTokenizer"}
+
+
+def test_a_tokenizer_that_the_new_folder_would_number_otherwise_is_refused(tmp_path: Path) -> None:
+    plain = piece_model(tmp_path / "plain", control_symbols=["[PAD]", "[CLS]", "[SEP]", "[MASK]"])
+    folder = hugging_face(tmp_path / "source", tiny(family="xlm-roberta", segments=1))
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(ModelError, match="would number its tokens otherwise in the new folder"):
+        convert(str(folder), tmp_path / "bad", ConvertOptions(tokenizer=plain))
     assert not (tmp_path / "bad").exists()
-    (xlm_r / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
-    report, _ = converted(folder, tmp_path / "good", tokenizer=xlm_r)
-    assert report.config.family == "bert"
-    assert Tokenizer.load(tmp_path / "good").fingerprint() == Tokenizer.load(xlm_r).fingerprint()
 
 
 def test_positions_and_segments_grow(source: Path, tmp_path: Path) -> None:

@@ -257,7 +257,13 @@ def test_vocab_txt_with_carriage_returns_ids_and_doubles(tmp_path: Path) -> None
     assert tokenizer.size == 8  # as many as the embedding has rows
     assert tokenizer.encode("a b") == [7, 6]
     (tmp_path / "vocab.txt").write_bytes("".join(f"{t}\t{i}\n" for i, t in enumerate([*FIVE, "a"])).encode())
-    assert Tokenizer.load(tmp_path).encode("a") == [5]  # ERNIE's way
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.encode("a") == [5]  # ERNIE's way
+    tokenizer.save(tmp_path / "copy")
+    assert (tmp_path / "copy" / "vocab.txt").read_text() == "".join(f"{token}\n" for token in [*FIVE, "a"])
+    (tmp_path / "vocab.txt").write_text("".join(f"{t}\t{i + 1}\n" for i, t in enumerate(FIVE)))
+    with pytest.raises(ModelError, match=r"vocab.txt: its tokens are not numbered 0, 1, 2, \.\.\."):
+        Tokenizer.load(tmp_path)
 
 
 def test_tokenizer_json_neither_cuts_nor_pads_and_knows_added_marks(tmp_path: Path) -> None:
@@ -326,6 +332,18 @@ def test_xlm_roberta_numbers_its_pieces_as_fairseq_does(tmp_path: Path, said: di
     assert tokenizer.decode(tokenizer.encode(TEXTS[0])) == TEXTS[0]
     tokenizer.save(tmp_path / "copy")
     assert (tmp_path / "copy" / "sentencepiece.bpe.model").read_bytes() == model
+    assert Tokenizer.load(tmp_path / "copy").fingerprint() == tokenizer.fingerprint()
+
+
+@pytest.mark.parametrize("said", [{"model_type": "mpnet"}, {"model_type": "bert", "tokenizer_class": "MPNetTokenizer"}])
+def test_mpnet_never_uses_the_special_tokens_of_bert(tmp_path: Path, said: dict[str, str]) -> None:
+    folder = write_vocabulary(tmp_path, ["<s>", "<pad>", "</s>", "<unk>", *FIVE, "a", "<mask>"])
+    assert Tokenizer.load(folder).roles == Roles(pad=4, unknown=5, start=6, separator=7, mask=8)
+    (folder / "config.json").write_text(json.dumps(said))
+    tokenizer = Tokenizer.load(folder)
+    assert tokenizer.roles == Roles(pad=1, unknown=5, start=0, separator=2, mask=10)
+    tokenizer.save(folder / "copy")
+    assert Tokenizer.load(folder / "copy").roles == tokenizer.roles
 
 
 def test_a_model_trained_here_is_not_renumbered(tmp_path: Path) -> None:

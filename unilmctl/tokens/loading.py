@@ -6,7 +6,7 @@ from typing import Any
 
 from unilmctl.errors import ModelError
 from unilmctl.tokens.engines import Engine, FastEngine, bpe_definition, only_special, wordpiece_definition
-from unilmctl.tokens.pieces import PieceEngine
+from unilmctl.tokens.pieces import AlbertText, PieceEngine
 
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spiece.model")
 SIDE_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -21,6 +21,17 @@ ROLE_NAMES = {
 }
 """Role -> (its key in tokenizer_config.json, its usual names)."""
 
+MPNET_NAMES = {"pad": ("<pad>",), "unknown": ("[UNK]",), "start": ("<s>",), "separator": ("</s>",), "mask": ("<mask>",)}
+"""MPNet's: its vocabulary has BERT's special tokens too, and never uses them."""
+
+TOLD_BY_MODEL = {
+    "xlm-roberta": ("XLMRobertaTokenizer", SENTENCEPIECE_FILES),
+    "albert": ("AlbertTokenizer", SENTENCEPIECE_FILES),
+    "mpnet": ("MPNetTokenizer", ("vocab.txt", "tokenizer.json")),
+}
+"""Models whose tokenizer is read in a way of its own, the class of transformers that does so, and the files that it has.
+(A Chinese ALBERT has BERT's tokenizer.)"""
+
 KINDS = {"WordPiece": "wordpiece", "BPE": "bpe", "Unigram": "sentencepiece"}
 
 
@@ -31,7 +42,7 @@ def open_engine(folder: Path) -> Engine:
     """
     files = _read(folder)
     try:
-        return _choose(folder, files)
+        return _choose(folder, _with_class(folder, files))
     except ModelError:
         raise
     except Exception as error:  # the libraries raise bare Exception, RuntimeError, OSError for a broken file
@@ -45,15 +56,15 @@ def role_names(files: dict[str, bytes]) -> dict[str, tuple[str, ...]]:
     for role, (key, *usual) in ROLE_NAMES.items():
         said = config.get(key)
         said = said.get("content") if isinstance(said, dict) else said
-        names[role] = (said, *(one for one in usual if one != said)) if isinstance(said, str) else tuple(usual)
+        known = (*MPNET_NAMES[role], *usual) if _is(files, "MPNet") else tuple(usual)
+        names[role] = (said, *(one for one in known if one != said)) if isinstance(said, str) else known
     return names
 
 
 def _choose(folder: Path, files: dict[str, bytes]) -> Engine:
     pieces = next((name for name in SENTENCEPIECE_FILES if name in files), None)
-    fairseq = pieces is not None and _is_fairseq(folder, files)
-    if pieces and (fairseq or "tokenizer.json" not in files):
-        return _sentencepiece(folder / pieces, files, fairseq=fairseq)
+    if pieces and (_is(files, "XLMRoberta") or "tokenizer.json" not in files):
+        return _sentencepiece(folder / pieces, files)
     if "tokenizer.json" in files:
         return _whole(folder, files)
     if "vocab.txt" in files:
@@ -74,6 +85,26 @@ def _read(folder: Path) -> dict[str, bytes]:
         raise ModelError(f"{folder}: cannot read the tokenizer: {error.strerror or error}") from error
 
 
+def _with_class(folder: Path, files: dict[str, bytes]) -> dict[str, bytes]:
+    """The files, with tokenizer_config.json naming a class that only the folder's config.json tells.
+
+    Saved beside another model they would be read in another way without it.
+    """
+    path = folder / "config.json"
+    config = _json({path.name: path.read_bytes()}, path.name) if path.is_file() else {}
+    for model, (name, usual) in TOLD_BY_MODEL.items():
+        told = str(config.get("model_type")).startswith(model) or str(config.get("tokenizer_class")).startswith(name)
+        if told and not _is(files, name) and not files.keys().isdisjoint(usual):
+            said = _json(files, "tokenizer_config.json") | {"tokenizer_class": name}
+            return {**files, "tokenizer_config.json": (json.dumps(said, ensure_ascii=False) + "\n").encode()}
+    return files
+
+
+def _is(files: dict[str, bytes], name: str) -> bool:
+    """Whether tokenizer_config.json names a class of transformers that begins with `name`."""
+    return str(_json(files, "tokenizer_config.json").get("tokenizer_class")).startswith(name)
+
+
 def _whole(folder: Path, files: dict[str, bytes]) -> Engine:
     definition = _json(files, "tokenizer.json")
     model = definition.get("model")
@@ -89,7 +120,8 @@ def _whole(folder: Path, files: dict[str, bytes]) -> Engine:
 def _wordpiece(folder: Path, files: dict[str, bytes]) -> Engine:
     tokens = _lines(folder / "vocab.txt", files["vocab.txt"])
     if tokens and all(token.rpartition("\t")[2].isdecimal() and "\t" in token for token in tokens):
-        tokens = [token.rpartition("\t")[0] for token in tokens]  # ERNIE writes "token<tab>id"
+        tokens = _numbered(tokens, folder / "vocab.txt")
+        files = {**files, "vocab.txt": "".join(token + "\n" for token in tokens).encode()}
     vocabulary = {token: i for i, token in enumerate(tokens)}
     config = _json(files, "tokenizer_config.json")
     lowercase = config.get("do_lower_case")
@@ -100,6 +132,14 @@ def _wordpiece(folder: Path, files: dict[str, bytes]) -> Engine:
     engine = FastEngine("wordpiece", definition, files)
     engine.vocabulary = tokens  # a token that is listed twice has two ids, and so has the model's embedding
     return engine
+
+
+def _numbered(lines: list[str], path: Path) -> list[str]:
+    """The tokens of "token<tab>id" lines, as ERNIE writes them."""
+    tokens, numbers = zip(*(line.rsplit("\t", 1) for line in lines), strict=True)
+    if [int(number) for number in numbers] != list(range(len(lines))):
+        raise ModelError(f"{path}: its tokens are not numbered 0, 1, 2, ...")
+    return list(tokens)
 
 
 def _bpe(folder: Path, files: dict[str, bytes]) -> Engine:
@@ -115,23 +155,17 @@ def _bpe(folder: Path, files: dict[str, bytes]) -> Engine:
     return FastEngine("bpe", definition, files)
 
 
-def _sentencepiece(path: Path, files: dict[str, bytes], *, fairseq: bool) -> Engine:
+def _sentencepiece(path: Path, files: dict[str, bytes]) -> Engine:
     if not files[path.name]:  # the library takes an empty model and answers nonsense
         raise ModelError(f"{path}: the file is empty")
-    engine = PieceEngine(files[path.name], files, fairseq=False)
-    if fairseq and "<pad>" not in engine.vocabulary:  # a model trained here has one, and needs no renumbering
+    if _is(files, "Albert"):
+        config = _json(files, "tokenizer_config.json")
+        lowercase, accents = config.get("do_lower_case", True), config.get("keep_accents", False)
+        return PieceEngine(files[path.name], files, albert=AlbertText(bool(lowercase), bool(accents)))
+    engine = PieceEngine(files[path.name], files)
+    if _is(files, "XLMRoberta") and "<pad>" not in engine.vocabulary:  # one trained here has it, and is not renumbered
         return PieceEngine(files[path.name], files, fairseq=True)
     return engine
-
-
-def _is_fairseq(folder: Path, files: dict[str, bytes]) -> bool:
-    """Whether the folder's configuration says that ids are numbered as in XLM-R."""
-    config = folder / "config.json"
-    model_type = (
-        _json({"config.json": config.read_bytes()}, "config.json").get("model_type") if config.is_file() else ""
-    )
-    tokenizer_class = _json(files, "tokenizer_config.json").get("tokenizer_class")
-    return str(model_type).startswith("xlm-roberta") or str(tokenizer_class).startswith("XLMRoberta")
 
 
 def _lines(path: Path, content: bytes) -> list[str]:

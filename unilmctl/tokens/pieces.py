@@ -1,28 +1,45 @@
 """SentencePiece, through the `sentencepiece` library."""
 
+import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sentencepiece
 
 from unilmctl.tokens.words import BLANK
 
 
+class AlbertText(NamedTuple):
+    """What is done to a text before an ALBERT model's own normalisation."""
+
+    lowercase: bool
+    keep_accents: bool
+
+    def __call__(self, text: str) -> str:
+        """LaTeX quotes become plain ones, accents and capitals go."""
+        text = text.replace("``", '"').replace("''", '"')
+        if not self.keep_accents:
+            text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+        return text.lower() if self.lowercase else text
+
+
 class PieceEngine:
     """An engine over one SentencePiece model.
 
     fairseq: the ids of XLM-R: `<s> <pad> </s> <unk>` first, every other piece one further than in the model file,
-    and `<mask>` after the last one.
+    and `<mask>` after the last one. albert: texts are prepared as ALBERT's are.
     """
 
     kind = "sentencepiece"
 
-    def __init__(self, model: bytes, files: dict[str, bytes], *, fairseq: bool) -> None:
+    def __init__(
+        self, model: bytes, files: dict[str, bytes], *, fairseq: bool = False, albert: AlbertText | None = None
+    ) -> None:
         self.files = files
-        self._open(model, fairseq)
+        self._open(model, fairseq, albert)
 
-    def _open(self, model: bytes, fairseq: bool) -> None:
-        self._model, self._fairseq = model, fairseq
+    def _open(self, model: bytes, fairseq: bool, albert: AlbertText | None) -> None:
+        self._model, self._fairseq, self._albert = model, fairseq, albert
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         pieces = [str(self._processor.id_to_piece(i)) for i in range(self._processor.vocab_size())]
         self.vocabulary = pieces
@@ -35,14 +52,16 @@ class PieceEngine:
         self._bytes = [where[name] for name in byte_names] if all(name in where for name in byte_names) else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"files": self.files, "model": self._model, "fairseq": self._fairseq}
+        return {"files": self.files, "model": self._model, "fairseq": self._fairseq, "albert": self._albert}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.files = state["files"]
-        self._open(state["model"], state["fairseq"])
+        self._open(state["model"], state["fairseq"], state["albert"])
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of every text."""
+        if self._albert is not None:
+            texts = [self._albert(text) for text in texts]
         encoded = self._ours(self._processor.encode(list(texts)))
         if self._bytes is None:
             return encoded
@@ -75,4 +94,5 @@ class PieceEngine:
 
     def content(self) -> bytes:
         """The model file, and how its ids are numbered."""
-        return (b"fairseq" if self._fairseq else b"plain") + self._model
+        prepared = b"" if self._albert is None else repr(tuple(self._albert)).encode()
+        return (b"fairseq" if self._fairseq else b"plain") + prepared + self._model

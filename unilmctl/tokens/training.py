@@ -155,7 +155,7 @@ def _sentencepiece(texts: Iterable[str], size: int, lowercase: bool) -> Engine:
             raise
     if failures:
         raise failures[0]
-    return PieceEngine(model.getvalue(), {"spiece.model": model.getvalue()}, fairseq=False)
+    return PieceEngine(model.getvalue(), {"spiece.model": model.getvalue()})
 
 
 def _some(texts: Iterable[str]) -> Iterator[str]:

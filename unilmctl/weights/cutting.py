@@ -17,8 +17,6 @@ from unilmctl.weights.reading import read_json
 
 PIECE_MODELS = ("sentencepiece.bpe.model", "spiece.model")
 
-XLM_R_FIRST = ["<s>", "<pad>", "</s>", "<unk>"]
-
 
 def cut(tokenizer: Tokenizer, listed: set[str]) -> tuple[Tokenizer, list[int]]:
     """The tokenizer with only the `listed` tokens and those that are always kept, and the old ids in their new order.
@@ -29,8 +27,6 @@ def cut(tokenizer: Tokenizer, listed: set[str]) -> tuple[Tokenizer, list[int]]:
     with TemporaryDirectory() as place:
         folder = Path(place)
         tokenizer.save(folder)
-        if everything[:4] == XLM_R_FIRST:  # the files alone do not say that ids are numbered as in XLM-R
-            _write_json(folder / "config.json", {"model_type": "xlm-roberta"})
         keep = _with_parts(listed | _always_kept(tokenizer, everything, folder), folder)
         ids = [index for index, token in enumerate(everything) if token in keep]
         numbers = {everything[index]: new for new, index in enumerate(ids)}

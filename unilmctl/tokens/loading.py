@@ -29,8 +29,8 @@ TOLD_BY_MODEL = {
     "albert": ("AlbertTokenizer", SENTENCEPIECE_FILES),
     "mpnet": ("MPNetTokenizer", ("vocab.txt", "tokenizer.json")),
 }
-"""Models whose tokenizer is read in a way of its own, the class of transformers that does so, and the files that it has.
-(A Chinese ALBERT has BERT's tokenizer.)"""
+"""Models whose tokenizer is read in a way of its own, the class of transformers that does so, and the files it has. (A
+Chinese ALBERT has BERT's tokenizer.)"""
 
 KINDS = {"WordPiece": "wordpiece", "BPE": "bpe", "Unigram": "sentencepiece"}
 

@@ -1,0 +1,51 @@
+"""A folder that transformers wrote is converted, writes text, scores it, and learns: one model of every family."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_families import SIZES, random_model
+
+from unilmctl.generation import GenerateOptions, Generator, Scorer
+from unilmctl.generation.model import open_model
+from unilmctl.visibility import FOREVER, Slots
+from unilmctl.weights import convert
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+ROBERTA = ["<s>", "<pad>", "</s>", "<unk>"]
+
+
+def converted(family: str, folder: Path) -> Path:
+    """A model folder made of a random model of transformers."""
+    random_model(family).save_pretrained(folder / "theirs")
+    first, last = ([*ROBERTA, *SPECIAL], ["<mask>"]) if family == "mpnet" else (SPECIAL, [])
+    words = [f"word{index}" for index in range(SIZES["vocab_size"] - len(first) - len(last))]
+    (folder / "theirs" / "vocab.txt").write_text("\n".join([*first, *words, *last]))
+    report = convert(str(folder / "theirs"), folder / "ours")
+    assert (report.missing, report.notes) == ([], [])
+    return folder / "ours"
+
+
+@pytest.mark.parametrize("family", ["albert", "mpnet", "ernie-3"])
+def test_a_converted_model_writes_and_scores_what_it_writes(family: str, tmp_path: Path) -> None:
+    opened = open_model(converted(family, tmp_path))
+    sources = [opened.tokenizer.encode(text) for text in ("word1 word2 word3", "word7", "word9 word9 word8 word4")]
+    generator = Generator(*opened, GenerateOptions(beam=3, max_length=6))
+    best = [hypotheses[0] for hypotheses in generator.generate(sources)]
+    assert len({tuple(hypothesis.ids) for hypothesis in best}) > 1
+    scored = Scorer(*opened, max_length=6).score([(s, h.ids) for s, h in zip(sources, best, strict=True)])
+    for written, score in zip(best, scored, strict=True):
+        assert score.score == pytest.approx(written.score, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["albert", "mpnet", "ernie-3"])
+def test_every_weight_of_a_converted_model_learns(family: str, tmp_path: Path) -> None:
+    encoder = open_model(converted(family, tmp_path)).encoder.train()
+    ids = torch.arange(10, 22)[None]
+    zeros = torch.zeros_like(ids)
+    slots = Slots(zeros, zeros, torch.full_like(ids, FOREVER))
+    hidden = encoder(ids, torch.arange(12)[None], zeros, slots)[0]
+    torch.nn.functional.cross_entropy(encoder.logits(hidden)[0], ids[0].flip(0)).backward()
+    gradients = {name: parameter.grad for name, parameter in encoder.named_parameters()}
+    assert {name.split(".")[0] for name, found in gradients.items() if found is None} <= {"pooler", "pair"}
+    assert all(bool(found.isfinite().all()) for found in gradients.values() if found is not None)

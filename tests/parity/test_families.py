@@ -3,8 +3,10 @@
 Every family that transformers has, tiny and random, through a folder that transformers wrote and `load_model` read.
 """
 
+import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +34,10 @@ SIZES = {
     "intermediate_size": 48,
     "attn_implementation": "eager",
 }
+
+MODERN = {"max_position_embeddings": 40, "local_attention": 8, "global_rope_theta": 160.0} | dict.fromkeys(
+    ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0
+)
 
 FAMILIES = {
     "bert": ("BertForMaskedLM", "BertConfig", {"max_position_embeddings": 40, "type_vocab_size": 2}),
@@ -66,6 +72,25 @@ FAMILIES = {
         {"max_position_embeddings": 40, "hidden_act": "relu", "layer_norm_eps": 1e-5},
     ),
     "ernie-3": ("ErnieForMaskedLM", "ErnieConfig", {"max_position_embeddings": 40, "use_task_id": True}),
+    "roformer": (
+        "RoFormerForMaskedLM",
+        "RoFormerConfig",
+        {"max_position_embeddings": 40, "embedding_size": 16, "hidden_act": "gelu_new"},
+    ),
+    "roformer-unprojected": (
+        "RoFormerForMaskedLM",
+        "RoFormerConfig",
+        {"max_position_embeddings": 64, "embedding_size": 32, "hidden_act": "relu"},
+    ),
+    "modernbert": ("ModernBertForMaskedLM", "ModernBertConfig", {**MODERN, "num_hidden_layers": 5}),
+    "modernbert-biases": (
+        "ModernBertForMaskedLM",
+        "ModernBertConfig",
+        {
+            **{**MODERN, "global_attn_every_n_layers": 2, "hidden_activation": "relu", "norm_bias": True},
+            **dict.fromkeys(("attention_bias", "mlp_bias", "classifier_bias"), True),
+        },
+    ),
     "electra": ("ElectraForMaskedLM", "ElectraConfig", {"max_position_embeddings": 40, "embedding_size": 16}),
     "electra-unprojected": (
         "ElectraForMaskedLM",
@@ -83,6 +108,8 @@ def random_model(family: str) -> torch.nn.Module:
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue  # a constant
             centre = 1.0 if name.lower().endswith("norm.weight") else 0.0
             parameter.copy_(centre + 0.2 * torch.randn(parameter.shape, generator=generator))
     return model
@@ -109,10 +136,10 @@ def padded_batch(encoder: Encoder, lengths: list[int]) -> tuple[Tensor, Tensor, 
     return ids, positions, segments, slots, real
 
 
-def theirs(model: torch.nn.Module, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+def theirs(model: torch.nn.Module, **inputs: Any) -> tuple[Tensor, Tensor]:
     """Hidden states after the last layer, and logits."""
-    if isinstance(model, transformers.MPNetPreTrainedModel):
-        del inputs["token_type_ids"]
+    known = inspect.signature(model.forward).parameters
+    inputs = {name: value for name, value in inputs.items() if name in known}
     with torch.no_grad():
         out = model(**inputs, output_hidden_states=True)
     return out.hidden_states[-1], out.logits if "logits" in out else out.prediction_logits
@@ -120,6 +147,16 @@ def theirs(model: torch.nn.Module, **inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 def their_positions(encoder: Encoder, positions: Tensor) -> Tensor:
     return positions + encoder.config.reserved_positions
+
+
+def their_mask(encoder: Encoder, mask: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
+    """A mask [B, 1, T, T] to be added to the scores: ModernBERT wants one of each kind of layer."""
+    lowest = torch.finfo(torch.float32).min
+    if encoder.config.family != "modernbert":
+        return torch.where(mask, 0.0, lowest)
+    close = (positions[:, None, :, None] - positions[:, None, None, :]).abs() <= encoder.config.window
+    kinds = {"full_attention": mask, "sliding_attention": mask & close}
+    return {kind: torch.where(one, 0.0, lowest) for kind, one in kinds.items()}
 
 
 @pytest.mark.parametrize("lengths", [[17], [17, 9, 1], [40]])
@@ -170,9 +207,8 @@ def test_a_unilm_mask_agrees(pair: tuple[torch.nn.Module, Encoder]) -> None:
         pad=encoder.config.pad, start=5, separator=6, mask=7, vocabulary=97, source_segment=0, target_segment=last
     )
     random = np.random.default_rng(1)
-    objective = (
-        masked if encoder.relative is not None else pseudo
-    )  # theirs takes distances between slots, not positions
+    by_slots = encoder.relative is not None or encoder.config.position == "interleaved"
+    objective = masked if by_slots else pseudo  # theirs takes distances between slots, not positions
     rows = [
         objective(Example(random.integers(8, 97, source), random.integers(8, 97, target)), frame, random)
         for source, target in ((6, 5), (3, 4))
@@ -186,7 +222,7 @@ def test_a_unilm_mask_agrees(pair: tuple[torch.nn.Module, Encoder]) -> None:
     expected, expected_logits = theirs(
         model,
         input_ids=batch.ids,
-        attention_mask=torch.where(mask, 0.0, torch.finfo(torch.float32).min),
+        attention_mask=their_mask(encoder, mask, batch.positions),
         token_type_ids=batch.segments,
         position_ids=their_positions(encoder, batch.positions),
     )

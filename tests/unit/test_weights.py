@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny_checkpoints import on_disk, same, tiny, write_config, write_vocabulary
+from tiny_checkpoints import SWITCHES, on_disk, same, tiny, write_config, write_vocabulary
 
 from unilmctl.errors import ModelError
 from unilmctl.model import ModelConfig
@@ -27,10 +27,13 @@ from unilmctl.weights.values import BOUNDS
 @st.composite
 def configs(draw: st.DrawFn) -> ModelConfig:
     heads = draw(st.integers(1, 3))
-    hidden = heads * draw(st.integers(1, 3))
     layers, family = draw(st.integers(1, 3)), draw(st.sampled_from(list(FAMILIES)))
-    has = FAMILIES[family].embeddings
-    return ModelConfig(
+    hidden = heads * draw(st.integers(1, 3)) * (2 if "position" in SWITCHES.get(family, {}) else 1)
+    has, switches = FAMILIES[family].embeddings, dict(SWITCHES.get(family, {}))
+    if family == "modernbert":
+        switches["global_every"] = draw(st.integers(1, layers))
+        switches |= {name: draw(st.booleans()) for name in ("linear_bias", "norm_bias")}
+    config = ModelConfig(
         vocabulary=draw(st.integers(6, 12)),
         hidden=hidden,
         layers=layers,
@@ -46,6 +49,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         pooler=draw(st.booleans()),
         pair_head=draw(st.booleans()),
     )
+    return replace(config, **switches)
 
 
 @given(configs())
@@ -210,6 +214,9 @@ READ_BY = {
     "inner_group_num": "albert",
     "relative_attention_num_buckets": "mpnet",
     "task_type_vocab_size": "ernie",
+    "max_relative_position": "nezha",
+    "local_attention": "modernbert",
+    "global_attn_every_n_layers": "modernbert",
 }
 """The family that has a key; BERT has the others."""
 

@@ -1,10 +1,13 @@
 """Other spellings of the same weights end up as the same encoder, with nothing unaccounted for."""
 
+import math
+import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from tiny_checkpoints import on_disk, same, tiny
+from tiny_checkpoints import SWITCHES, on_disk, same, tiny
 from torch import Tensor
 
 from unilmctl.errors import ModelError
@@ -12,6 +15,7 @@ from unilmctl.model import Encoder
 from unilmctl.weights.assembling import Assembly, assemble
 from unilmctl.weights.configuration import hugging_face_config
 from unilmctl.weights.families import FAMILIES
+from unilmctl.weights.names import constants
 
 Tensors = dict[str, Tensor]
 
@@ -66,17 +70,18 @@ def test_a_spelling_changes_nothing(spelling: Callable[[Tensors], Tensors]) -> N
     assert (assembly.missing, assembly.left_over, assembly.notes) == ([], [], [])
 
 
-@pytest.mark.parametrize("family", ["roberta", "electra", "albert", "mpnet", "ernie"])
+@pytest.mark.parametrize("family", [*FAMILIES][2:])
 def test_a_bare_encoder_of_another_family(family: str) -> None:
-    more = {"electra": {"embedding": 4}, "albert": {"embedding": 4, "layer_groups": 1}, "mpnet": {"segments": 0}}
+    more = {"electra": {"embedding": 4}, "albert": {"embedding": 4, "layer_groups": 1}, **SWITCHES}
     encoder = tiny(family=family, pooler=False, **more.get(family, {}))
-    tensors = {name.removeprefix(f"{family}."): tensor for name, tensor in on_disk(encoder).items()}
+    prefix = FAMILIES[family].named("")
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in on_disk(encoder).items()}
     assert same(read(tensors, encoder).encoder, encoder)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "albert", "mpnet", "ernie"])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "xlm-roberta"])
 def test_the_names_tell_the_family_where_the_configuration_does_not(family: str) -> None:
-    encoder = tiny(family=family, segments=0 if family == "mpnet" else 2)
+    encoder = tiny(family=family, **SWITCHES.get(family, {}))
     assert read(on_disk(encoder), encoder, model_type=None, pad_token_id=0).encoder.config.family == family
 
 
@@ -159,6 +164,65 @@ def test_unknown_parts_of_the_encoder_are_refused(name: str) -> None:
     encoder = tiny()
     with pytest.raises(ModelError, match=f"here: '{name}' has no place in the encoder that config.json describes"):
         read(on_disk(encoder) | {name: torch.zeros(8, 8)}, encoder)
+
+
+@pytest.mark.parametrize("said", ["nezha", "bert", None])
+def test_huaweis_nezha_is_named_as_bert(said: str | None) -> None:
+    encoder = tiny(family="nezha", **SWITCHES["nezha"])
+    tensors = {name.replace("nezha.", "bert."): tensor for name, tensor in on_disk(encoder).items()}
+    table = "bert.encoder.layer.0.attention.self.relative_positions_encoding.positions_encoding"
+    assembly = read(tensors | {table: torch.zeros(10, 10, 4)}, encoder, model_type=said)
+    assert same(assembly.encoder, encoder)
+    assert (assembly.encoder.config, assembly.notes) == (encoder.config, [])
+    assert [tuple(one) for one in assembly.left_over] == [
+        (table.replace("bert.", "nezha."), "a constant that needs no storing")
+    ]
+
+
+def test_roformers_angles_are_those_that_the_configuration_makes() -> None:
+    encoder = tiny(family="roformer", **SWITCHES["roformer"])
+    [(name, angles)] = constants(encoder.config).items()
+    assert name == "roformer.encoder.embed_positions.weight"
+    expected = [math.sin(3), math.sin(0.03), math.cos(3), math.cos(0.03)]
+    assert angles[3].tolist() == pytest.approx(expected, abs=1e-7)
+    assembly = read(on_disk(encoder) | {name: angles[:7].half()}, encoder)
+    assert same(assembly.encoder, encoder)
+    assert [tuple(one) for one in assembly.left_over] == [
+        (name, "a constant that is made again when the model is written")
+    ]
+    for other in (angles + 0.1, angles[:, :2], angles.long(), angles[0]):
+        with pytest.raises(ModelError, match="here: 'roformer.encoder.embed_positions.weight' is not what config.json"):
+            read(on_disk(encoder) | {name: other}, encoder)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("roformer", {"rotary_value": True}, "'rotary_value' is true; values that are turned are not supported"),
+        ("roformer", {"rotary_value": 1}, "'rotary_value' is 1; it must be true or false"),
+        ("modernbert", {"mlp_bias": True}, "'mlp_bias' is true; here it must be false"),
+        ("modernbert", {"decoder_bias": False}, "'decoder_bias' is false; here it must be true"),
+        ("modernbert", {"classifier_activation": "relu"}, "'classifier_activation' must be gelu"),
+        ("modernbert", {"hidden_activation": "silu"}, "activation 'silu' is not supported"),
+        ("modernbert", {"layer_types": ["sliding_attention", "full_attention"]}, "'layer_types' is not understood"),
+        ("modernbert", {"rope_scaling": {"type": "yarn"}}, "angles of positions that are scaled are not supported"),
+        (
+            "modernbert",
+            {"rope_parameters": {"full_attention": {"rope_theta": "1e4"}}},
+            "'global_rope_theta' is '1e4'; it must be a number from 1 to 1e+12",
+        ),
+    ],
+)
+def test_switches_that_are_not_supported_are_refused(family: str, changes: dict[str, Any], message: str) -> None:
+    encoder = tiny(family=family, **SWITCHES[family])
+    with pytest.raises(ModelError, match=re.escape(f"here: {message}")):
+        read(on_disk(encoder), encoder, **changes)
+
+
+def test_old_and_new_keys_of_modernbert_mean_the_same() -> None:
+    encoder = tiny(family="modernbert", **SWITCHES["modernbert"])
+    for unsaid in ({"layer_types": None, "rope_parameters": None}, {"global_attn_every_n_layers": None}):
+        assert read(on_disk(encoder), encoder, **unsaid).encoder.config == encoder.config
 
 
 @pytest.mark.parametrize("said", ["ernie", "bert"])

@@ -17,6 +17,17 @@ from unilmctl.weights.names import rules, to_disk
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", *(f"##{c}" for c in "abcdefghij"), "ab", "cd"]
 
+SWITCHES: dict[str, dict[str, Any]] = {
+    "mpnet": {"segments": 0},
+    "nezha": {"position": "relative", "relative_distance": 3},
+    "roformer": {"position": "interleaved"},
+    "modernbert": {
+        **{"position": "rotary", "rotary_base": 160.0, "global_every": 2, "window": 3, "segments": 0},
+        **{"prenorm": True, "gated": True, "linear_bias": False, "norm_bias": False},
+    },
+}
+"""What some families always are."""
+
 
 def tiny(**changes: Any) -> Encoder:
     """A random encoder of two layers over `WORDS`; every tensor differs from its initial value."""

@@ -40,9 +40,12 @@ def with_positions(encoder: Encoder, positions: int) -> tuple[Encoder, Resized |
         raise UsageError(f"--positions {positions}: a model needs at least one position")
     if positions == before:
         return encoder, None
+    config = replace(encoder.config, positions=positions)
+    if encoder.embeddings.position is None:
+        return rebuilt(config, encoder.state_dict(), encoder), Resized("positions", before, positions, "no table")
     rows = torch.arange(positions) % before
     how = "the last rows dropped" if positions < before else "the old rows repeated from the first"
-    changed = _with_rows(encoder, "embeddings.position.weight", rows, replace(encoder.config, positions=positions))
+    changed = _with_rows(encoder, "embeddings.position.weight", rows, config)
     return changed, Resized("positions", before, positions, how)
 
 

@@ -17,7 +17,7 @@ from unilmctl.model import Encoder, ModelConfig
 from unilmctl.weights.configuration import family_name, model_config
 from unilmctl.weights.dialects import Leftover, normalised
 from unilmctl.weights.families import Family, Rule, family_of
-from unilmctl.weights.names import INNER_POSITIONS, Tensors, from_disk, rules, shapes_on_disk
+from unilmctl.weights.names import INNER_POSITIONS, Tensors, constants, from_disk, rules, shapes_on_disk
 from unilmctl.weights.reading import checked
 
 HeadState = Literal["trained", "untrained", "missing"]
@@ -67,6 +67,7 @@ def assemble(tensors: Tensors, raw: Mapping[str, Any], where: str, architecture:
         for name, shape in shapes_on_disk(table, inside).items()
         if name in tensors
     }
+    left_over += _without_constants(tensors, config, where)
     _refuse_unknown_parts(tensors, family_of(family), where)
     found = len(sound)
     state = from_disk(table, sound, inside)
@@ -125,6 +126,21 @@ def _rows(tensors: Tensors, name: str | None, less: int = 0) -> int | None:
     return tensor.shape[0] - less if tensor is not None and tensor.dim() == 2 and tensor.shape[0] > less else None
 
 
+def _without_constants(tensors: Tensors, config: ModelConfig, where: str) -> list[Leftover]:
+    """Takes out of `tensors` what follows from the configuration; ModelError where it does not."""
+    found = []
+    for name, expected in constants(config).items():
+        tensor = tensors.pop(name, expected)
+        if tensor is expected:
+            continue
+        rows = min(len(tensor), len(expected)) if tensor.dim() == expected.dim() else 0
+        same = tensor.shape[1:] == expected.shape[1:] and tensor.is_floating_point()
+        if not rows or not same or not torch.allclose(tensor[:rows].float(), expected[:rows], atol=1e-2):
+            raise ModelError(f"{where}: '{name}' is not what config.json makes it", "such a model is not supported")
+        found.append(Leftover(name, "a constant that is made again when the model is written"))
+    return found
+
+
 def _refuse_unknown_parts(tensors: Tensors, family: Family, where: str) -> None:
     """Refuse tensors of the encoder that have no place: without them it would compute something else."""
     parts = tuple(family.named(part) for part in family.bare if part != "pooler.")
@@ -173,6 +189,6 @@ def initial(name: str, shape: torch.Size, config: ModelConfig, generator: torch.
 
 def head_looks_trained(encoder: Encoder) -> bool:
     """False when the head's norm is still 1 and 0 and its bias 0: no training step has ever moved it."""
-    norm, bias = encoder.head.norm, encoder.head.bias
-    fresh = bool((norm.weight == 1).all() and (norm.bias == 0).all() and (bias == 0).all())
+    norm, biases = encoder.head.norm, (encoder.head.norm.bias, encoder.head.bias)
+    fresh = bool((norm.weight == 1).all()) and all(bias is None or bool((bias == 0).all()) for bias in biases)
     return not fresh

@@ -11,21 +11,16 @@ from unilmctl.weights.heads import INNER, read_heads, written_heads
 from unilmctl.weights.names import Tensors
 from unilmctl.weights.values import Values
 
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_new",
-    "gelu_fast": "gelu_new",
-    "gelu_pytorch_tanh": "gelu_new",
-    "relu": "relu",
-}
+OLD_KEYS = {"use_task_id": "ernie", "use_relative_position": "nezha"}
+"""Settings of families whose files, from before transformers knew them, call themselves BERT or nothing."""
 
 
 def family_name(raw: Mapping[str, Any], tensors: Tensors, where: str, architecture: str | None = None) -> str:
     """Which family's names a checkpoint uses: what the caller says, what config.json says, what the names say."""
     said = architecture or raw.get("model_type")
-    if said == "bert" and raw.get("use_task_id"):
-        return "ernie"  # copies from before transformers knew it
+    for key, meant in OLD_KEYS.items():
+        if said in (None, "bert") and raw.get(key) is True:
+            return meant
     if said is not None:
         if not isinstance(said, str) or said not in FAMILIES:
             raise ModelError(f"{where}: models of type '{said}' are not supported", f"supported: {', '.join(FAMILIES)}")
@@ -44,9 +39,6 @@ def model_config(raw: Mapping[str, Any], family: str, where: str) -> ModelConfig
     values = Values(raw, where, family_of(family).defaults)
     if raw.get("position_embedding_type", "absolute") != "absolute":
         raise ModelError(f"{where}: position embeddings of type '{raw['position_embedding_type']}' are not supported")
-    activation = values.raw.get("hidden_act", "gelu")
-    if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        raise ModelError(f"{where}: activation {activation!r} is not supported", f"supported: {', '.join(ACTIVATIONS)}")
     hidden = values.integer("hidden_size", 768)
     embedding = values.integer("embedding_size", hidden)
     pad = values.integer("pad_token_id", 0)
@@ -64,7 +56,7 @@ def model_config(raw: Mapping[str, Any], family: str, where: str) -> ModelConfig
         segments=values.integer("type_vocab_size", 2),
         embedding=None if embedding == hidden else embedding,
         family=family,
-        activation=ACTIVATIONS[activation],
+        activation=values.activation("hidden_act", "gelu"),
         norm_epsilon=values.fraction(epsilon, 1e-12),
         dropout=values.fraction("hidden_dropout_prob", 0.1),
         attention_dropout=values.fraction("attention_probs_dropout_prob", 0.1),
@@ -105,4 +97,5 @@ def hugging_face_config(config: ModelConfig) -> dict[str, Any]:
     }
     if "embedding_size" in family.defaults or config.embedding is not None:
         found["embedding_size"] = config.embedding_size
-    return found | dict(family.write(config)) | written_heads(config)
+    found |= {**family.write(config), **written_heads(config)}
+    return {name: value for name, value in found.items() if value is not None}

@@ -53,11 +53,11 @@ def _modern_norms(tensors: Tensors, family: Family) -> Tensors:
     return _renamed(tensors, lambda name: re.sub(r"\bgamma$", "weight", re.sub(r"\bbeta$", "bias", name)))
 
 
-def _ernie_as_bert(tensors: Tensors, family: Family) -> Tensors:
-    """Old copies of ERNIE are named as if it were BERT."""
-    if family is not FAMILIES["ernie"]:
+def _as_bert(tensors: Tensors, family: Family) -> Tensors:
+    """Old copies of ERNIE, and Huawei's own NEZHA, are named as if they were BERT."""
+    if family not in (FAMILIES["ernie"], FAMILIES["nezha"]):
         return tensors
-    return _renamed(tensors, lambda name: re.sub(r"^bert\.", "ernie.", name))
+    return _renamed(tensors, lambda name: re.sub(r"^bert\.", f"{family.prefix}.", name))
 
 
 def _with_prefix(tensors: Tensors, family: Family) -> Tensors:
@@ -96,7 +96,7 @@ def _relative_bias(tensors: Tensors, family: Family) -> Tensors:
 DIALECTS: tuple[Callable[[Tensors, Family], Tensors], ...] = (
     _without_wrapper,
     _modern_norms,
-    _ernie_as_bert,
+    _as_bert,
     _with_prefix,
     _split_queries,
     _relative_bias,
@@ -109,7 +109,12 @@ def _copies(family: Family) -> dict[str, str]:
     return dict.fromkeys(family.word_copies, words) | dict.fromkeys(family.bias_copies, family.bias)
 
 
-CONSTANTS = (".position_ids", ".token_type_ids", "crit_mask_lm_smoothed.one_hot")
+CONSTANTS = (
+    ".position_ids",
+    ".token_type_ids",
+    ".relative_positions_encoding.positions_encoding",
+    "crit_mask_lm_smoothed.one_hot",
+)
 
 
 def _without_duplicates(tensors: Tensors, family: Family) -> tuple[Tensors, list[Leftover]]:

@@ -21,7 +21,7 @@ from unilmctl.tokens import Tokenizer
 from unilmctl.weights.assembling import Assembly, assemble
 from unilmctl.weights.card import ModelCard, read_card
 from unilmctl.weights.configuration import hugging_face_config
-from unilmctl.weights.names import rules, to_disk
+from unilmctl.weights.names import constants, rules, to_disk
 from unilmctl.weights.reading import read_json, read_safetensors
 
 CONFIG = "config.json"
@@ -76,7 +76,8 @@ def save_model(folder: Path, encoder: Encoder, card: ModelCard, tokenizer: Token
 def save_weights(path: Path, encoder: Encoder) -> None:
     """Write the encoder's tensors under the family's names."""
     state = {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}
-    tensors = {name: t.contiguous() for name, t in to_disk(rules(encoder.config), state).items()}
+    tensors = constants(encoder.config)
+    tensors |= {name: t.contiguous() for name, t in to_disk(rules(encoder.config), state).items()}
     with write_errors(path):
         try:
             save_file(tensors, path, metadata={"format": "pt"})

@@ -50,6 +50,12 @@ def _embedding_rules(config: ModelConfig, family: Family) -> list[Rule]:
     return found
 
 
+def constants(config: ModelConfig) -> Tensors:
+    """What a file of the family holds beside the encoder's tensors, though it follows from the configuration."""
+    family = family_of(config.family)
+    return {family.named(name): make(config) for name, make in family.constants.items()}
+
+
 def shapes_on_disk(table: list[Rule], inside: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
     """The shape of every file tensor, from the shapes of the encoder's."""
     empty = {name: torch.empty(shape, device="meta") for name, shape in inside.items()}

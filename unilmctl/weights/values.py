@@ -20,8 +20,23 @@ BOUNDS = {
     "inner_group_num": (1, 1_000),
     "relative_attention_num_buckets": (0, 4_096),
     "task_type_vocab_size": (1, 1_000),
+    "max_relative_position": (1, 4_096),
+    "local_attention": (0, 8_000_000),
+    "global_attn_every_n_layers": (1, 1_000),
     "pad_token_id": (0, 4_000_000),
     "unilmctl_inner_positions": (0, 4_000_000),
+}
+
+
+NUMBERS = {"global_rope_theta": (1.0, 1e12), "local_rope_theta": (1.0, 1e12)}
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_new",
+    "gelu_fast": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new",
+    "relu": "relu",
 }
 
 
@@ -49,3 +64,26 @@ class Values:
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
             raise ModelError(f"{self.where}: '{name}' is {value!r}; it must be a number from 0 to 1")
         return float(value)
+
+    def number(self, name: str, default: float) -> float:
+        """A number within its bounds; ModelError for anything else."""
+        value = self.raw.get(name, default)
+        low, high = NUMBERS[name]
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+            raise ModelError(f"{self.where}: '{name}' is {value!r}; it must be a number from {low:g} to {high:g}")
+        return float(value)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """True or false; ModelError for anything else."""
+        value = self.raw.get(name, default)
+        if not isinstance(value, bool):
+            raise ModelError(f"{self.where}: '{name}' is {value!r}; it must be true or false")
+        return value
+
+    def activation(self, name: str, default: str) -> str:
+        """The activation that is meant; ModelError for one that is not supported."""
+        value = self.raw.get(name, default)
+        if not isinstance(value, str) or value not in ACTIVATIONS:
+            hint = f"supported: {', '.join(ACTIVATIONS)}"
+            raise ModelError(f"{self.where}: activation {value!r} is not supported", hint)
+        return ACTIVATIONS[value]

@@ -2,7 +2,7 @@
 
 family   what a family is
 bert     BERT, RoBERTa, XLM-R, ELECTRA
-albert, mpnet, ernie
+albert, mpnet, ernie, nezha, roformer, modernbert
 """
 
 from unilmctl.errors import ModelError
@@ -10,7 +10,10 @@ from unilmctl.weights.families.albert import ALBERT
 from unilmctl.weights.families.bert import BERT, ELECTRA, ROBERTA, XLM_ROBERTA
 from unilmctl.weights.families.ernie import ERNIE
 from unilmctl.weights.families.family import Family, Rule, module
+from unilmctl.weights.families.modernbert import MODERNBERT
 from unilmctl.weights.families.mpnet import MPNET
+from unilmctl.weights.families.nezha import NEZHA
+from unilmctl.weights.families.roformer import ROFORMER
 
 __all__ = ["FAMILIES", "Family", "Rule", "family_of", "module"]
 
@@ -22,6 +25,9 @@ FAMILIES = {
     "albert": ALBERT,
     "mpnet": MPNET,
     "ernie": ERNIE,
+    "nezha": NEZHA,
+    "roformer": ROFORMER,
+    "modernbert": MODERNBERT,
 }
 """By the `model_type` of config.json."""
 

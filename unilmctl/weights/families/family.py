@@ -86,6 +86,7 @@ class Family:
     read          settings of its own: config.json's values and what the common ones made -> the configuration
     write         the same settings as config.json's keys
     rules         further rules
+    constants     tensors that files hold though they follow from the configuration, below the prefix
     """
 
     prefix: str
@@ -107,6 +108,7 @@ class Family:
     read: Callable[[Values, ModelConfig], ModelConfig] = unchanged
     write: Callable[[ModelConfig], Mapping[str, Any]] = no_settings
     rules: Callable[[ModelConfig], list[Rule]] = no_rules
+    constants: Mapping[str, Callable[[ModelConfig], Tensor]] = field(default_factory=dict)
 
     def named(self, name: str) -> str:
         """A name below the prefix in full."""

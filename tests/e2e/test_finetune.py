@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from stopping import StopAt, contents
 
 from unilmctl.commands import finetune
 from unilmctl.errors import DataError, RecipeError, Stopped, UserError
@@ -63,27 +63,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def tune(*settings: str, fresh: bool = False) -> RunReport:
     return finetune.run(recipe="recipe.yaml", settings=settings, fresh=fresh)
-
-
-def contents(run: Path) -> dict[str, Any]:
-    """Everything a run has written but for the clock: tensors, states, log, pointers."""
-    found: dict[str, Any] = {}
-    for path in sorted(run.rglob("*")):
-        name = str(path.relative_to(run))
-        if path.suffix == ".safetensors" and "store" not in name:
-            found[name] = {key: tensor.tolist() for key, tensor in load_file(path).items()}
-        elif path.name in ("state.json", "log.jsonl"):
-            lines = path.read_text().splitlines() if path.name == "log.jsonl" else [path.read_text()]
-            found[name] = [without_clock(json.loads(line)) for line in lines]
-        elif path.name in ("best", "latest"):
-            found[name] = path.read_text()
-    return found
-
-
-def without_clock(entry: dict[str, Any]) -> dict[str, Any]:
-    inner = {**entry.get("sums", {})}
-    inner.pop("seconds", None)
-    return {key: value for key, value in entry.items() if key not in ("seconds", "tokens_per_second", "sums")} | inner
 
 
 @pytest.mark.parametrize("objective", ["pseudo", "masked", "causal"])
@@ -142,25 +121,6 @@ def test_a_finished_run_is_left_as_it_is(place: Path) -> None:
     before = contents(place / "run")
     assert tune().steps == 7
     assert contents(place / "run") == before
-
-
-class StopAt:
-    """Asks to stop at a certain question, as a signal would."""
-
-    def __init__(self, question: int, number: signal.Signals) -> None:
-        self.question, self.number, self.asked = question, number, 0
-
-    @property
-    def asked_by(self) -> Callable[[StopSignals], bool]:
-        """In the place of `StopSignals.__call__`."""
-
-        def ask(signals: StopSignals) -> bool:
-            self.asked += 1
-            if self.asked == self.question:
-                os.kill(os.getpid(), self.number)
-            return signals.received is not None
-
-        return ask
 
 
 @pytest.mark.parametrize("question", [1, 2, 3, 5, 9, 13, 14, 15, 17, 20, 26, 30])

@@ -27,6 +27,12 @@ BASE: dict[str, Any] = {
     "tokens": {"train": {"kind": "bpe"}},
     "finetune": {"distil": {"teacher": "t"}},
 }
+TEXT: dict[str, Any] = {
+    **{name: BASE[name] for name in ("data", "model", "tokens")},
+    "pretrain": {"mix": {"objective": "causal"}},
+}
+LISTS = {path for path, field in KEYS.items() if section_of(field) and get_origin(field.annotation) is list}
+"""Sections that stand in a list; here there is one item in each."""
 
 
 @pytest.fixture(autouse=True)
@@ -64,13 +70,13 @@ def flat(annotation: Any) -> Iterator[Any]:
 
 
 def render(path: tuple[str, ...], line: str) -> tuple[str, int, int]:
-    """The base recipe with `line` at `path`; the text, and where the line stands (from 1)."""
+    """A sound recipe with `line` at `path`; the text, and where the line stands (from 1)."""
     lines: list[str] = []
     found = (0, 0)
 
     def block(values: dict[str, Any], here: tuple[str, ...]) -> None:
         nonlocal found
-        indent = "  " * len(here)
+        indent, first = "  " * len(here), len(lines)
         if here == path[:-1]:
             found = (len(lines) + 1, len(indent) + 1)
             lines.append(indent + line)
@@ -82,8 +88,10 @@ def render(path: tuple[str, ...], line: str) -> tuple[str, int, int]:
                 block(value, (*here, key))
             else:
                 lines.append(f"{indent}{key}: {value}".replace("'", ""))
+        if here in LISTS:
+            lines[first] = f"{indent[:-2]}- {lines[first][len(indent) :]}"
 
-    values = BASE
+    values = TEXT if path[0] == "pretrain" else BASE
     for length in range(1, len(path)):
         values = {**values}
         holder = values
@@ -95,11 +103,21 @@ def render(path: tuple[str, ...], line: str) -> tuple[str, int, int]:
     return "\n".join(lines) + "\n", *found
 
 
+def dotted(path: tuple[str, ...]) -> str:
+    """How a mistake names a key."""
+    return syntax.dotted(tuple(p for end in range(1, len(path) + 1) for p in numbered(path[:end], len(path))))
+
+
+def numbered(path: tuple[str, ...], length: int) -> tuple[str | int, ...]:
+    """The last part of a path, and the place in the list where more follows."""
+    return (path[-1], 0) if path in LISTS and len(path) < length else (path[-1],)
+
+
 def expect(path: tuple[str, ...], value: str, said: str) -> None:
     """Writing `value` at the key is refused with one line that shows the place of the value."""
     text, line, column = render(path, f"{path[-1]}: {value}")
     (mistake,) = mistakes(text)
-    assert mistake.startswith(f"r.yaml:{line}:{column + len(path[-1]) + 2}: {'.'.join(path)}: {said}"), mistake
+    assert mistake.startswith(f"r.yaml:{line}:{column + len(path[-1]) + 2}: {dotted(path)}: {said}"), mistake
 
 
 def names(paths: Any) -> list[Any]:
@@ -144,25 +162,25 @@ def test_a_choice_that_does_not_exist_is_refused(path: tuple[str, ...]) -> None:
 def test_a_misspelt_key_is_refused_with_its_neighbour(path: tuple[str, ...]) -> None:
     wrong = path[-1][:-2] + path[-1][-1] + path[-1][-2] + "x" if len(path[-1]) > 3 else path[-1] + "x"
     text, line, column = render(path, f"{wrong}: 1")
-    dotted = ".".join((*path[:-1], wrong))
+    name = dotted((*path[:-1], wrong))
     found = mistakes(text)
-    (mistake,) = [line for line in found if f"{dotted}: unknown key" in line]
-    assert mistake.startswith(f"r.yaml:{line}:{column}: {dotted}: unknown key; did you mean '")
+    (mistake,) = [line for line in found if f"{name}: unknown key" in line]
+    assert mistake.startswith(f"r.yaml:{line}:{column}: {name}: unknown key; did you mean '")
 
 
 @pytest.mark.parametrize("path", names(LEAVES))
 def test_a_key_that_comes_twice_is_refused(path: tuple[str, ...]) -> None:
     indent = "  " * (len(path) - 1)
     text, line, column = render(path, f"{path[-1]}: 1\n{indent}{path[-1]}: 2")
-    said = f"r.yaml:{line + 1}:{column}: {'.'.join(path)}: this key is there twice, first in line {line}"
+    said = f"r.yaml:{line + 1}:{column}: {dotted(path)}: this key is there twice, first in line {line}"
     assert said in mistakes(text)
 
 
 @pytest.mark.parametrize("path", names(path for path, field in KEYS.items() if section_of(field)))
 def test_a_section_must_be_a_mapping(path: tuple[str, ...]) -> None:
     text, line, column = render(path, f"{path[-1]}: 2.5")
-    said = f"r.yaml:{line}:{column + len(path[-1]) + 2}: {'.'.join(path)}: must be a mapping of keys to values; got 2.5"
-    assert said in mistakes(text)
+    what = "a list, such as [a, b]" if path in LISTS else "a mapping of keys to values"
+    assert f"r.yaml:{line}:{column + len(path[-1]) + 2}: {'.'.join(path)}: must be {what}; got 2.5" in mistakes(text)
 
 
 def test_every_key_explains_itself() -> None:

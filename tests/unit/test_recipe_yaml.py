@@ -56,7 +56,11 @@ def test_scalars_are_those_of_yaml_1_2() -> None:
         ("generate: {forbid: ['']}", "generate.forbid[0]: must not be empty"),
         ("generate: {max-length: 5}", "generate.max-length: unknown key; did you mean 'max_length'?"),
         ("generate: {qqq: 5}", "generate.qqq: unknown key"),
-        ("learning_rate: 5", "learning_rate: unknown key; did you mean 'finetune.learning_rate'?"),
+        ("beam: 5", "beam: unknown key; did you mean 'generate.beam'?"),
+        (
+            "learning_rate: 5",
+            "learning_rate: unknown key; did you mean 'pretrain.learning_rate' or 'finetune.learning_rate'?",
+        ),
         ("1: 5", "1: unknown key"),
         ("<<: {a: 1}", "<<: unknown key"),
         ("extends: [a]", "extends: must be a path; got a list"),

@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Turns BERT-type encoders into text generators: convert, fine-tune, generate, score, evaluate.",
+    help="Turns BERT-type encoders into text generators: convert, pre-train, fine-tune, generate, score, evaluate.",
 )
 app.add_typer(recipes_app, name="recipes")
 
@@ -90,6 +90,14 @@ def convert(
         average=average or [],
         as_json=as_json,
     )
+
+
+@app.command()
+def pretrain(recipe: o.RecipeName, *, settings: o.Settings = None, fresh: o.Fresh = False) -> None:
+    """Trains the recipe's mix of objectives on text. Started again, it goes on where it stopped."""
+    from unilmctl.commands import pretrain as command
+
+    command.run(recipe=recipe, settings=settings or [], fresh=fresh)
 
 
 @app.command()

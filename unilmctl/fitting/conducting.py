@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -13,12 +14,14 @@ from unilmctl.errors import DataError, RecipeError
 from unilmctl.fitting.ending import finish
 from unilmctl.fitting.fitting import Fitting
 from unilmctl.fitting.watching import watched
-from unilmctl.preparation import Prepared
+from unilmctl.preparation import Prepared, PreparedText
 from unilmctl.recipe import Recipe, Training
 from unilmctl.runs import Best, RunFolder, StopSignals, alone_in, check_same_run
 from unilmctl.runs.board import require_tensorboard
 from unilmctl.runs.checkpoint import load_checkpoint
 from unilmctl.training.distributed import Processes, cores
+
+ReadyT = TypeVar("ReadyT", Prepared, PreparedText)
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ def conduct(
     processes: Processes,
     *,
     fresh: bool,
-    prepare: Callable[[], Prepared],
-    assemble: Callable[[RunFolder, Prepared, StopSignals, Processes], Fitting],
+    prepare: Callable[[], ReadyT],
+    assemble: Callable[[RunFolder, ReadyT, StopSignals, Processes], Fitting],
 ) -> RunReport:
     """Trains; started again it goes on from the newest checkpoint, or with `fresh` starts over.
 
@@ -62,7 +65,7 @@ def conduct(
     return report
 
 
-def _begin(plan: Recipe, folder: RunFolder, prepare: Callable[[], Prepared], fresh: bool) -> Prepared:
+def _begin(plan: Recipe, folder: RunFolder, prepare: Callable[[], ReadyT], fresh: bool) -> ReadyT:
     """Prepares the data, and makes the run folder this recipe's."""
     if fresh:
         folder.clear()

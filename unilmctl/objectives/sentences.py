@@ -3,6 +3,7 @@
 | task | segments | classes |
 |---|---|---|
 | `none` | the whole passage | |
+| `adjacent` | a beginning and its end | |
 | `next-sentence` | a beginning, and its end or another document's text | 0 goes on, 1 does not |
 | `sentence-order` | a beginning and its end | 0 in order, 1 swapped |
 | `sentence-reorder` | the passage, shuffled in up to three pieces | 1! + 2! + 3! orders |
@@ -45,6 +46,15 @@ def full_text(passage: Passage, other: Passage, frame: Frame, random: np.random.
     del other, frame, random
     text = _Text.of(passage)
     return Paired(_example(text, text.part(0, 0)), None)
+
+
+def adjacent(passage: Passage, other: Passage, frame: Frame, random: np.random.Generator) -> Paired:
+    """A beginning to read and its end to write, without a class. UniLM v1 (arXiv 1905.03197)."""
+    text, cuts = _Text.of(passage), _cuts(passage)
+    if not cuts:
+        return full_text(passage, other, frame, random)
+    cut = int(random.choice(cuts))
+    return Paired(_example(*_fitted(text.part(0, cut), text.part(cut), frame, random)), None)
 
 
 def next_sentence(passage: Passage, other: Passage, frame: Frame, random: np.random.Generator) -> Paired:
@@ -115,6 +125,7 @@ def _orders(pieces: int) -> int:
 
 PAIRINGS: dict[str, Pairing] = {
     "none": full_text,
+    "adjacent": adjacent,
     "next-sentence": next_sentence,
     "sentence-order": sentence_order,
     "sentence-reorder": sentence_reorder,

@@ -3,6 +3,7 @@
 from unilmctl.recipe.decoding import Evaluate, Generate
 from unilmctl.recipe.loading import dump_yaml, load
 from unilmctl.recipe.mistakes import walk
+from unilmctl.recipe.pretraining import Entry, Pretrain
 from unilmctl.recipe.schema import (
     Data,
     Model,
@@ -27,11 +28,13 @@ from unilmctl.recipe.training import Finetune, Training
 
 __all__ = [
     "Data",
+    "Entry",
     "Evaluate",
     "Finetune",
     "Generate",
     "Listed",
     "Model",
+    "Pretrain",
     "Recipe",
     "Section",
     "Shape",

@@ -87,12 +87,13 @@ def _shown(value: Any) -> str:
 
 
 def _unknown(path: Path) -> str:
-    names = {inside[-1]: inside for inside, _ in walk() if inside[:-1] == path[:-1]}
+    around = tuple(part for part in path[:-1] if isinstance(part, str))
+    names = {inside[-1]: inside for inside, _ in walk() if inside[:-1] == around}
     wrong = str(path[-1])
     if close := _guess(wrong, list(names)):
         return f"unknown key{close}"
-    elsewhere = [".".join(inside) for inside, _ in walk() if inside[-1] == wrong]
-    return f"unknown key; did you mean '{elsewhere[0]}'?" if len(elsewhere) == 1 else "unknown key"
+    elsewhere = [f"'{'.'.join(inside)}'" for inside, _ in walk() if inside[-1] == wrong]
+    return f"unknown key; did you mean {' or '.join(elsewhere)}?" if 1 <= len(elsewhere) <= 2 else "unknown key"
 
 
 def _guess(wrong: str, known: list[str]) -> str:

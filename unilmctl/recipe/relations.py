@@ -4,10 +4,17 @@ A relation yields the keys that take part (the first names the mistake) and a se
 on a recipe from which wrong values were taken out, and one that touches such a value stays silent.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from unilmctl.recipe.schema import BASE_SHAPE, Recipe
+from unilmctl.recipe.pretraining import ALLOWED, WITH_WINDOW, Entry
+from unilmctl.recipe.schema import BASE_SHAPE, Recipe, Split
+from unilmctl.recipe.syntax import Path
+from unilmctl.recipe.training import Training
+
+SPLITS = ("train", "valid", "test")
+OF_PAIRS = ("target_files", "source", "target", "references")
+OF_TEXT = ("documents", "field", "segmenter")
 
 
 class Broken(NamedTuple):
@@ -17,9 +24,9 @@ class Broken(NamedTuple):
     text: str
 
     @property
-    def paths(self) -> list[tuple[str, ...]]:
-        """The keys as paths."""
-        return [tuple(key.split(".")) for key in self.keys.split()]
+    def paths(self) -> list[Path]:
+        """The keys as paths; a number is a place in a list."""
+        return [tuple(int(part) if part.isdigit() else part for part in key.split(".")) for key in self.keys.split()]
 
 
 def check(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
@@ -28,13 +35,21 @@ def check(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
     yield from _model_source(recipe, written)
     yield from _shape(recipe)
     yield from _vocabulary(recipe)
-    yield from _training(recipe)
-    yield from _adapting(recipe)
+    if recipe.pretrain is None:
+        yield from _finetuning(recipe)
+        yield from _training(recipe.finetune, "finetune")
+        yield from _adapting(recipe)
+        yield from _pairs(recipe)
+    else:
+        yield from _training(recipe.pretrain, "pretrain")
+        yield from _mix(recipe.pretrain.mix, "pretrain.mix")
+        yield from _units(recipe, recipe.pretrain.mix, "pretrain.mix")
+        yield from _text(recipe, written)
     yield from _decoding(recipe)
 
 
 def _splits(recipe: Recipe) -> Iterator[Broken]:
-    for name in ("train", "valid", "test"):
+    for name in SPLITS:
         split = getattr(recipe.data, name)
         if split is None:
             continue
@@ -73,13 +88,14 @@ def _shape(recipe: Recipe) -> Iterator[Broken]:
         return
     if shape.hidden % shape.heads:
         yield Broken("model.heads model.hidden", f"{shape.heads} heads do not divide hidden: {shape.hidden}")
-    longest = recipe.tokens.max_source + recipe.tokens.max_target
+    if recipe.pretrain is None:
+        keys, what = "tokens.max_source tokens.max_target", "tokens.max_source + tokens.max_target"
+        longest = recipe.tokens.max_source + recipe.tokens.max_target
+    else:
+        keys = what = "tokens.max_length"
+        longest = recipe.tokens.max_length
     if longest > shape.positions:
-        sizes = f"tokens.max_source + tokens.max_target is {longest}"
-        yield Broken(
-            "model.positions tokens.max_source tokens.max_target",
-            f"{shape.positions} positions are too few: {sizes}",
-        )
+        yield Broken(f"model.positions {keys}", f"{shape.positions} positions are too few: {what} is {longest}")
 
 
 def _vocabulary(recipe: Recipe) -> Iterator[Broken]:
@@ -95,26 +111,81 @@ def _vocabulary(recipe: Recipe) -> Iterator[Broken]:
         yield Broken("tokens tokens.train tokens.tokenizer model.architecture model.init", text)
 
 
-def _training(recipe: Recipe) -> Iterator[Broken]:
-    finetune = recipe.finetune
-    if finetune.warmup > finetune.steps:
+def _training(section: Training, name: str) -> Iterator[Broken]:
+    if section.warmup > section.steps:
         yield Broken(
-            "finetune.warmup finetune.steps",
-            f"{finetune.warmup} steps of warm-up in {finetune.steps} steps of training",
+            f"{name}.warmup {name}.steps", f"{section.warmup} steps of warm-up in {section.steps} steps of training"
         )
+    if section.average_last > section.keep_last:
+        yield Broken(
+            f"{name}.average_last {name}.keep_last",
+            f"{section.average_last} checkpoints to average, but keep_last is {section.keep_last}",
+        )
+
+
+def _finetuning(recipe: Recipe) -> Iterator[Broken]:
+    finetune = recipe.finetune
     if finetune.random + finetune.keep > 1:
         text = f"random and keep are shares of one whole, together they are {finetune.random + finetune.keep:g}"
         yield Broken("finetune.random finetune.keep", text)
-    if finetune.average_last > finetune.keep_last:
-        yield Broken(
-            "finetune.average_last finetune.keep_last",
-            f"{finetune.average_last} checkpoints to average, but keep_last is {finetune.keep_last}",
-        )
     if finetune.keep_best_by != "loss" and recipe.data.valid is None:
         yield Broken(
             "finetune.keep_best_by data.valid",
             f"'{finetune.keep_best_by}' is measured on data.valid, which is absent",
         )
+
+
+def _pairs(recipe: Recipe) -> Iterator[Broken]:
+    for name, key in _set(recipe, OF_TEXT):
+        yield Broken(f"data.{name}.{key} pretrain", "a key for text, but there is no section pretrain")
+
+
+def _text(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
+    for section in ("finetune", "evaluate"):
+        if (section,) in written:
+            yield Broken(f"{section} pretrain", "a recipe that pre-trains has no such section; make it two recipes")
+    if recipe.data.generated is not None:
+        yield Broken("data.generated pretrain", "built-in data is pairs; pretrain reads text")
+    for name, key in _set(recipe, OF_PAIRS):
+        yield Broken(f"data.{name}.{key} pretrain", "a key for pairs, but pretrain reads text")
+    for name in SPLITS:
+        split = getattr(recipe.data, name)
+        if split is not None and split.format in ("tsv", "csv"):
+            yield Broken(f"data.{name}.format pretrain", f"'{split.format}' is for pairs, but pretrain reads text")
+
+
+def _units(recipe: Recipe, mix: Sequence[Entry], where: str) -> Iterator[Broken]:
+    for number, entry in enumerate(mix):
+        if entry.units == "given" and recipe.data.train.segmenter != "given":
+            text = "units of the data need data.train.segmenter: given"
+            yield Broken(f"{where}.{number}.units data.train.segmenter", text)
+
+
+def _set(recipe: Recipe, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The splits that have another value than the default under one of these keys, and the key."""
+    for name in SPLITS:
+        split = getattr(recipe.data, name)
+        for key in keys:
+            if split is not None and getattr(split, key) != Split.model_fields[key].default:
+                yield name, key
+
+
+def _mix(mix: Sequence[Entry], where: str) -> Iterator[Broken]:
+    names = [entry.label for entry in mix]
+    for number, entry in enumerate(mix):
+        if entry.label in names[:number]:
+            text = f"a second '{entry.label}'; give each a name of its own"
+            yield Broken(f"{where}.{number}.name {where}.{number}.objective", text)
+        if entry.random + entry.keep > 1:
+            text = f"random and keep are shares of one whole, together they are {entry.random + entry.keep:g}"
+            yield Broken(f"{where}.{number}.random {where}.{number}.keep", text)
+        allowed = ALLOWED.get(entry.objective, ("none",))
+        if entry.pairing not in allowed:
+            text = f"'{entry.objective}' reads a passage as {' or '.join(allowed)}"
+            yield Broken(f"{where}.{number}.pair {where}.{number}.objective", text)
+        if entry.window is not None and entry.objective not in WITH_WINDOW:
+            text = f"a window is for {' and '.join(WITH_WINDOW)}"
+            yield Broken(f"{where}.{number}.window {where}.{number}.objective", text)
 
 
 def _adapting(recipe: Recipe) -> Iterator[Broken]:

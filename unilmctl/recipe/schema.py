@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from unilmctl.recipe.decoding import Evaluate, Generate
+from unilmctl.recipe.pretraining import Pretrain
 from unilmctl.recipe.section import Section
 from unilmctl.recipe.training import Finetune
 from unilmctl.recipe.values import Folder, Text, Whole
@@ -28,7 +29,7 @@ BASE_SHAPE: dict[str, Any] = {  # BERT-base, what is left open by a model from s
 
 
 class Split(Section):
-    """Where the pairs of one split are."""
+    """Where the pairs of one split are, or with `pretrain` the documents."""
 
     files: Annotated[list[Folder], Field(min_length=1)] = Field(
         description="Files of this split, relative to the folder you start the command in; `.gz` is read as it is."
@@ -45,12 +46,25 @@ class Split(Section):
     references: Text = Field(
         default="refs", description="Field that holds the list of references of a validation or test line."
     )
+    documents: Literal["blank-line", "lines"] = Field(
+        default="blank-line",
+        description="`pretrain`: what a document of plain text is, the lines up to a blank one or each of the lines.",
+    )
+    field: Text = Field(
+        default="text",
+        description="`pretrain`: field that holds a document of JSON lines: a text, or a list of its sentences.",
+    )
+    segmenter: Literal["rjieba", "given"] | None = Field(
+        default=None,
+        description="`pretrain`: where words come from that the vocabulary does not mark; `rjieba`: Chinese (extra "
+        "`zh`), `given`: lists of words in the data.",
+    )
 
 
 class Data(Section):
     """The text: which files, and what to do with bad lines."""
 
-    train: Split = Field(description="Training pairs.")
+    train: Split = Field(description="Training pairs, or with `pretrain` text.")
     valid: Split | None = Field(
         default=None, description="Validation pairs, for the loss and the scores during training."
     )
@@ -154,6 +168,9 @@ class Tokens(Section):
     max_target: Whole = Field(
         default=48, ge=2, le=1048576, description="Tokens of the target, [SEP] included; longer is cut."
     )
+    max_length: Whole = Field(
+        default=512, ge=8, le=1048576, description="`pretrain`: tokens of a passage, special ones included."
+    )
     truncate: Literal["tail", "head"] = Field(default="tail", description="Which end of a long source is cut off.")
     tokenizer: Folder | None = Field(default=None, description="Folder of the vocabulary; null: that of `model.init`.")
     train: TrainTokens | None = Field(
@@ -175,7 +192,10 @@ class Recipe(Section):
     data: Data = Field(description="The text.")
     model: Model = Field(default=Model(), description="Where the model comes from: one of `init` and `architecture`.")
     tokens: Tokens = Field(default=Tokens(), description="How text becomes tokens.")
-    finetune: Finetune = Field(default=Finetune(), description="Training.")
+    pretrain: Pretrain | None = Field(
+        default=None, description="Pre-training on text; such a recipe is for `unilmctl pretrain` alone."
+    )
+    finetune: Finetune = Field(default=Finetune(), description="Training on pairs.")
     generate: Generate = Field(default=Generate(), description="Decoding.")
     evaluate: Evaluate = Field(default=Evaluate(), description="Scoring.")
     _origin: str = PrivateAttr("the recipe")
@@ -197,7 +217,8 @@ class Recipe(Section):
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default written out, as plain values; loading them gives the same recipe."""
-        values: dict[str, Any] = self.model_dump(mode="json", exclude={"extends"})
+        unused = {"pretrain"} if self.pretrain is None else {"finetune", "evaluate"}
+        values: dict[str, Any] = self.model_dump(mode="json", exclude={"extends", *unused})
         values["data"]["store"] = str(self.store)
         values["generate"]["max_length"] = self.generate.max_length or self.tokens.max_target
         return values

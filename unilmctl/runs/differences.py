@@ -6,23 +6,21 @@ from typing import Any
 
 from unilmctl.errors import RecipeError
 
+_OF_TRAINING = (
+    "steps",
+    "evaluate_every",
+    "evaluate_examples",
+    "save_every",
+    "keep_last",
+    "average_last",
+    "log_every",
+    "threads",
+    "sharding",
+    "tensorboard",
+)
 FREE = (
-    "run",
-    "data.test",
-    "data.fetch",
-    "data.store",
-    "finetune.steps",
-    "finetune.evaluate_every",
-    "finetune.evaluate_examples",
-    "finetune.save_every",
-    "finetune.keep_last",
-    "finetune.average_last",
-    "finetune.log_every",
-    "finetune.threads",
-    "finetune.sharding",
-    "finetune.tensorboard",
-    "generate",
-    "evaluate",
+    *("run", "data.test", "data.fetch", "data.store", "generate", "evaluate"),
+    *(f"{section}.{key}" for section in ("finetune", "pretrain") for key in _OF_TRAINING),
 )
 """Keys that may change in the middle of a run: they do not change what has been trained so far."""
 

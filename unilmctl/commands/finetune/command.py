@@ -9,7 +9,9 @@ from unilmctl import recipe as recipes
 from unilmctl.commands.finetune.ingredients import adapting_of, feed_of, frame_of, validation_of
 from unilmctl.commands.finetune.starting import resumed_model, starting_model
 from unilmctl.commands.finetune.teaching import teacher_of
+from unilmctl.errors import RecipeError
 from unilmctl.fitting import Fitting, RunReport, conduct, fingerprint, resume, train_options
+from unilmctl.fitting.preparing import wanted_splits, wanted_tokenizer, with_progress
 from unilmctl.model.adapters import adapt
 from unilmctl.preparation import Prepared
 from unilmctl.recipe import Recipe
@@ -31,6 +33,8 @@ def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> Ru
         if not processes.first:
             console.configure(quiet=True)
         plan = recipes.load(recipe, settings)
+        if plan.pretrain is not None:
+            raise RecipeError(f"{plan.origin}: this recipe pre-trains", f"start it so: unilmctl pretrain {recipe}")
         return conduct(
             plan,
             plan.finetune,
@@ -43,27 +47,17 @@ def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> Ru
 
 def prepare(plan: Recipe) -> Prepared:
     """The tokenizer and the stores of the training and validation splits."""
-    splits = {name: split for name, split in recipes.splits_of(plan).items() if name != "test"}
-    for path in recipes.write_generated(plan):
-        console.say(f"wrote {path}")
-    recipes.require_files(plan, splits)
-    tokenizer = plan.tokens.train or plan.tokenizer
-    assert tokenizer is not None, "the schema asks for one of the two"
-    with console.progress("preparing", unit="lines") as advance:
-        done: dict[str, int] = {}
-
-        def tell(stage: str, count: int, _: int | None) -> None:
-            advance(count - done.get(stage, 0))
-            done[stage] = count
-
-        prepared = preparation.prepare(
+    splits, tokenizer = wanted_splits(plan), wanted_tokenizer(plan)
+    prepared = with_progress(
+        lambda progress: preparation.prepare(
             folder=plan.store,
             splits=splits,
             limits=plan.tokens,
             tokenizer=tokenizer,
             on_bad_line=plan.data.on_bad_line,
-            progress=tell,
+            progress=progress,
         )
+    )
     for name, report in prepared.report.items():
         if report.built:
             console.say(f"{name}: {report.examples:,} examples ({report.built})")

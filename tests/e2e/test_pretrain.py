@@ -1,0 +1,106 @@
+"""`pretrain` from text to a model that `finetune` starts from: learning, stopping and going on, several objectives."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from stopping import StopAt, contents
+
+from unilmctl.commands import finetune, pretrain
+from unilmctl.errors import RecipeError, Stopped
+from unilmctl.fitting import RunReport
+from unilmctl.runs import RunFolder, StopSignals, model_folder
+from unilmctl.weights import load_model
+
+RECIPE = """
+run: run
+seed: 3
+data: {train: {files: [train.txt]}, valid: {files: [valid.txt]}}
+model: {architecture: bert, layers: 2, hidden: 32, heads: 2, feedforward: 64, positions: 32}
+tokens: {max_length: 24, train: {kind: wordpiece, size: 60}}
+pretrain: {batch_tokens: 240, steps: 7, learning_rate: 5e-3, warmup: 2, accumulate: 2, precision: float32,
+  log_every: 2, evaluate_every: 3, save_every: 3, keep_last: 2, threads: 1, mix: MIX}
+"""
+MLM = "[{objective: bidirectional}]"
+WORDS = ("red", "green", "blue", "one", "two", "three", "four", "old", "new", "big", "small", "cat", "dog", "bird")
+
+
+def text(documents: int) -> str:
+    """Documents of four sentences of five words: each word tells the next."""
+    made = []
+    for number in range(documents):
+        for sentence in range(4):
+            first = number * 5 + sentence * 3
+            made.append(" ".join(WORDS[(first + place) % len(WORDS)] for place in range(5)) + "\n")
+        made.append("\n")
+    return "".join(made)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with text and a recipe, in which the test runs."""
+    (tmp_path / "train.txt").write_text(text(20))
+    (tmp_path / "valid.txt").write_text(text(4))
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("MIX", MLM))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def train(*settings: str, fresh: bool = False) -> RunReport:
+    return pretrain.run(recipe="recipe.yaml", settings=settings, fresh=fresh)
+
+
+def entries(report: RunReport, event: str) -> list[dict[str, Any]]:
+    return [entry for entry in RunFolder(report.run).read_log() if entry["event"] == event]
+
+
+def test_a_run_leaves_a_model_that_has_learnt(place: Path) -> None:
+    report = train("pretrain.steps=60", "pretrain.evaluate_every=30", "pretrain.save_every=60")
+    first, last = (entry["loss"] for entry in entries(report, "evaluation"))
+    assert last < first < 4.5
+    assert report.best is not None
+    assert (report.steps, report.criterion, report.best.value) == (60, "loss", last)
+    encoder, card = load_model(model_folder(report.run))
+    assert (encoder.config.positions, card.head_trained, card.max_source) == (32, True, None)
+    assert "train: text" in (report.run / "report.html").read_text()
+    assert "finetune:" not in (report.run / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize("question", [3, 14, 17])
+def test_a_stop_leaves_no_trace(question: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train()
+    expected = contents(place / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(StopSignals, "__call__", StopAt(question, signal.SIGTERM).asked_by)
+        with pytest.raises(Stopped):
+            train(fresh=True)
+    train()
+    assert contents(place / "run") == expected
+
+
+def test_fine_tuning_starts_from_it(place: Path) -> None:
+    model_folder(train().run).rename(place / "base")
+    pairs = [{"src": line, "tgt": line} for line in text(4).splitlines() if line]
+    (place / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    (place / "tune.yaml").write_text(
+        "run: tuned\ndata: {train: {files: [pairs.jsonl]}}\nmodel: {init: base}\n"
+        "tokens: {max_source: 12, max_target: 10}\nfinetune: {steps: 2, warmup: 1, threads: 1, precision: float32}\n"
+    )
+    report = finetune.run(recipe="tune.yaml")
+    tuned = load_file(RunFolder(report.run).checkpoint(2) / "model.safetensors")
+    assert tuned.keys() == load_file(place / "base" / "model.safetensors").keys()
+
+
+def test_each_command_refuses_the_recipe_of_the_other(place: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        finetune.run(recipe="recipe.yaml")
+    assert caught.value.message == "recipe.yaml: this recipe pre-trains"
+    assert caught.value.hint == "start it so: unilmctl pretrain recipe.yaml"
+    (place / "pairs.yaml").write_text("data: {train: {files: [a]}}\nmodel: {init: m}\n")
+    with pytest.raises(RecipeError) as caught:
+        pretrain.run(recipe="pairs.yaml")
+    assert caught.value.message == "pairs.yaml: there is no section pretrain"
+    assert caught.value.hint == "unilmctl finetune trains on pairs"

@@ -1,0 +1,141 @@
+"""From a recipe and text to a pre-trained model."""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+
+from unilmctl import console, preparation
+from unilmctl import recipe as recipes
+from unilmctl.commands.pretrain.mixing import SPECIAL, feed_of, mix_of
+from unilmctl.commands.pretrain.starting import resumed_model, starting_model
+from unilmctl.commands.pretrain.validation import Validation
+from unilmctl.data.passages import Passages
+from unilmctl.data.store import Store
+from unilmctl.errors import RecipeError
+from unilmctl.fitting import Fitting, RunReport, conduct, fingerprint, resume, train_options
+from unilmctl.fitting.preparing import wanted_splits, wanted_tokenizer, with_progress
+from unilmctl.preparation import PreparedText
+from unilmctl.recipe import Pretrain, Recipe
+from unilmctl.rows import Frame
+from unilmctl.runs import RunFolder, StopSignals
+from unilmctl.tokens import Tokenizer
+from unilmctl.training import build_optimizer
+from unilmctl.training.averages import Averages
+from unilmctl.training.distributed import Processes, together
+from unilmctl.training.sharding import shard
+from unilmctl.weights import load_model
+
+
+def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> RunReport:
+    """Pre-trains the recipe's model; started again it goes on, or with `fresh` starts over.
+
+    Under torchrun the processes share the run, and each returns the same report. Raises a UserError for mistakes in
+    recipe, data and model; Stopped, with everything saved, after a signal.
+    """
+    with together(os.environ) as processes:
+        if not processes.first:
+            console.configure(quiet=True)
+        plan = recipes.load(recipe, settings)
+        if plan.pretrain is None:
+            raise RecipeError(f"{plan.origin}: there is no section pretrain", "unilmctl finetune trains on pairs")
+        return conduct(
+            plan,
+            plan.pretrain,
+            processes,
+            fresh=fresh,
+            prepare=partial(prepare, plan),
+            assemble=partial(assemble, plan, plan.pretrain),
+        )
+
+
+def prepare(plan: Recipe) -> PreparedText:
+    """The tokenizer and the stores of the training and validation text."""
+    splits, tokenizer = wanted_splits(plan), wanted_tokenizer(plan)
+    prepared = with_progress(
+        lambda progress: preparation.prepare_text(
+            folder=plan.store,
+            splits=splits,
+            tokenizer=tokenizer,
+            on_bad_line=plan.data.on_bad_line,
+            progress=progress,
+        )
+    )
+    for name, report in prepared.report.items():
+        if report.built:
+            counted = f"{report.documents:,} documents, {report.sentences:,} sentences, {report.tokens:,} tokens"
+            console.say(f"{name}: {counted} ({report.built})")
+        if report.bad:
+            console.warn(f"{name}: {report.bad:,} bad lines, the first: {'; '.join(report.bad_lines[:1])}")
+    return prepared
+
+
+def assemble(
+    plan: Recipe,
+    section: Pretrain,
+    folder: RunFolder,
+    prepared: PreparedText,
+    signals: StopSignals,
+    processes: Processes,
+) -> Fitting:
+    """Everything that training needs, at the newest checkpoint or at the beginning."""
+    checkpoint, problems = processes.from_first(folder.newest)
+    notes = [f"a checkpoint is broken and left out: {problem}" for problem in problems]
+    if checkpoint is None:
+        (encoder, card), more = starting_model(plan, section, prepared.tokenizer)
+        notes += more
+    else:
+        encoder, card = resumed_model(load_model(checkpoint), plan, section)
+    for note in notes if processes.first else ():
+        console.warn(note)
+    encoder.to(processes.device)
+    if section.sharding == "full" and processes.size > 1:
+        shard(encoder, processes)
+    options = train_options(section, plan.seed)
+    frame = frame_of(plan, prepared.tokenizer, encoder.config.segments)
+    mix = mix_of(section.mix, frame, plan, prepared.tokenizer)
+    train, valid = (passages_of(plan, section, prepared.stores.get(name)) for name in ("train", "valid"))
+    assert train is not None, "the schema asks for it"
+    fitting = Fitting(
+        folder=folder,
+        encoder=encoder,
+        card=card,
+        tokenizer=prepared.tokenizer,
+        optimizer=build_optimizer(encoder, options),
+        feed=feed_of(plan, train, mix),
+        options=options,
+        schedule=section,
+        criterion="loss",
+        validation=None
+        if valid is None
+        else Validation(feed_of(plan, valid, mix, most=section.evaluate_examples), options),
+        signals=signals,
+        data=fingerprint(prepared.stores["train"]),
+        processes=processes,
+        averages=None if section.ema is None else Averages(encoder, section.ema),
+    )
+    if checkpoint is not None:
+        resume(fitting, checkpoint)
+    return fitting
+
+
+def passages_of(plan: Recipe, section: Pretrain, store: Store | None) -> Passages | None:
+    """The passages of a store; None for none."""
+    if store is None:
+        return None
+    return Passages(store, plan.tokens.max_length - SPECIAL, merge=section.across_documents)
+
+
+def frame_of(plan: Recipe, tokenizer: Tokenizer, segments: int) -> Frame:
+    """The special tokens and limits of this recipe's rows, in the first two of the model's segments."""
+    roles, length = tokenizer.roles, plan.tokens.max_length
+    return Frame(
+        pad=roles.pad,
+        start=roles.start,
+        separator=roles.separator,
+        mask=roles.mask,
+        vocabulary=tokenizer.size,
+        source_segment=0,
+        target_segment=int(segments > 1),
+        max_source=length,
+        max_target=length,
+    )

@@ -1,0 +1,82 @@
+"""The model that pre-training starts from, and the card of those it makes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from unilmctl.fitting import begun, decoding_defaults, with_dropout
+from unilmctl.model import Encoder, HeadConfig
+from unilmctl.objectives import BOUNDARY, CLASSES
+from unilmctl.recipe import Entry, Pretrain, Recipe
+from unilmctl.tokens import Tokenizer
+from unilmctl.weights import Loaded, ModelCard
+from unilmctl.weights.adapting import with_heads, with_inner_positions, with_segments
+
+DECODES = {
+    "next-token": "next-token",
+    "causal": "causal",
+    "pseudo": "pseudo",
+    "partial": "pseudo",
+    "masked": "masked",
+    "seq2seq": "masked",
+    "left-to-right": "masked",
+}
+"""Objectives that teach to write, the best teacher first, and what decoding then reads."""
+
+
+def starting_model(plan: Recipe, section: Pretrain, tokenizer: Tokenizer) -> tuple[Loaded, list[str]]:
+    """The encoder with the segments that the mix needs, its card, and what the user should know, a line each."""
+    (encoder, card), notes = begun(plan, tokenizer, positions=plan.tokens.max_length)
+    needed = 1 + max((segment for entry in section.mix for segment in entry.segments or ()), default=0)
+    if needed > max(encoder.config.segments, 1):
+        encoder, resized = with_segments(encoder, needed)
+        notes += [f"segments grown from {resized.before} to {needed}: {resized.how}"] if resized else []
+    encoder = _equipped(encoder, section.mix, plan)
+    return Loaded(encoder, trained_card(plan, section, card)), notes
+
+
+def heads_of(mix: Sequence[Entry]) -> list[HeadConfig]:
+    """The heads that a mix trains beside the language model's."""
+    tasks = dict.fromkeys(entry.pairing for entry in mix if entry.pairing in CLASSES)
+    heads = [HeadConfig(task, "class", CLASSES[task]) for task in tasks]
+    return heads + [HeadConfig(BOUNDARY, "boundary")] * any(entry.objective == "span-boundary" for entry in mix)
+
+
+def _equipped(encoder: Encoder, mix: Sequence[Entry], plan: Recipe) -> Encoder:
+    """The encoder with the heads and the second positions that a mix needs; what it has stays."""
+    own = {head.name: head for head in encoder.config.heads_extra}
+    wanted = own | {head.name: head for head in heads_of(mix)}
+    if len(wanted) > len(own):
+        encoder = with_heads(encoder, list(wanted.values()), torch.Generator().manual_seed(plan.seed))
+    if any(entry.objective == "infilling" for entry in mix):
+        encoder = with_inner_positions(encoder, plan.tokens.max_length)
+    return encoder
+
+
+def resumed_model(loaded: Loaded, plan: Recipe, section: Pretrain) -> Loaded:
+    """A checkpoint's model with what the recipe says about it now."""
+    return Loaded(with_dropout(loaded.encoder, plan.model), trained_card(plan, section, loaded.card))
+
+
+def trained_card(plan: Recipe, section: Pretrain, card: ModelCard) -> ModelCard:
+    """The card of the models that this recipe makes: how the objective that best teaches to write is decoded."""
+    entry = _writing(section.mix)
+    source, target = card.source_segment, card.target_segment
+    if entry is not None and entry.segments is not None:
+        source, target = entry.segments
+    return replace(
+        card,
+        objective=card.objective if entry is None else DECODES[entry.objective],
+        source_segment=source,
+        target_segment=target,
+        max_source=None,
+        max_target=None,
+        head_trained=True,
+        generate=decoding_defaults(plan),
+    )
+
+
+def _writing(mix: Sequence[Entry]) -> Entry | None:
+    known = [entry for objective in DECODES for entry in mix if entry.objective == objective]
+    return known[0] if known else None

@@ -132,7 +132,7 @@ def test_sentences_come_and_go_without_touching_the_others(data: strategies.Data
         written = [(written[one][0], histories[k * beams : (k + 1) * beams]) for k, one in enumerate(stay)]
         for row, history in enumerate(histories):
             alone = cached(decoder, [written[row // beams][0]], [history])[0, -1]
-            torch.testing.assert_close(logits[row], alone, rtol=0, atol=2e-5)
+            torch.testing.assert_close(logits[row], alone, rtol=0, atol=1e-4)
 
 
 def test_attention_is_that_of_the_predicting_slot_on_its_source() -> None:
@@ -195,5 +195,5 @@ def test_auto_is_a_format_of_this_machine() -> None:
 
 
 def test_int8_is_refused_where_there_are_no_kernels() -> None:
-    with pytest.raises(UsageError, match="this machine has no kernels for int8"):
+    with pytest.raises(UsageError, match="^cuda has no kernels for int8$"):
         settle("int8", 768, device="cuda")

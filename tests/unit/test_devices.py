@@ -8,16 +8,22 @@ from typing import Any
 import pytest
 import tiny_writer
 import torch
+from conftest import Unilmctl
 from far_device import FAR, Far, reachable
 from tiny_training import feed_of, optimizer_of, options_of, tiny_encoder, weights
 from tiny_writer import sentences, tiny_generator, tiny_tokenizer
 
-from unilmctl.generation import GenerateOptions, Generator, Opened, Scorer
+from unilmctl.commands.generate import _staff
+from unilmctl.errors import UsageError
+from unilmctl.generation import GenerateOptions, Generator, Opened, Scorer, decoder_of
+from unilmctl.generation.work import WINDOW
 from unilmctl.model import Encoder
 from unilmctl.model.adapters import Adapting, adapt
+from unilmctl.model.devices import device_named
 from unilmctl.training import Step, TrainOptions, evaluate_loss, train
 from unilmctl.training.averages import Averages, shown
 from unilmctl.training.distillation import Teacher
+from unilmctl.training.distributed import ALONE, Processes
 from unilmctl.weights import ModelCard
 
 
@@ -112,3 +118,71 @@ def test_scoring_and_models_together_elsewhere(tmp_path: Path) -> None:
     assert [
         [one.ids for one in some] for some in Generator(*models[0], options, models[1:]).generate(sentences(4))
     ] == [[one.ids for one in some] for some in texts]
+
+
+def test_the_format_that_auto_means_elsewhere(tmp_path: Path) -> None:
+    opened = Opened(tiny_writer.tiny_encoder(), ModelCard(), tiny_tokenizer(tmp_path)).packed("auto", FAR)
+    assert {(tensor.dtype, tensor.device) for tensor in opened.encoder.parameters()} == {(torch.bfloat16, FAR)}
+    generator = Generator(*opened, GenerateOptions(max_length=6, min_length=2, workers=4))
+    found = generator.generate(sentences(4))
+    assert all(some[0].ids for some in found)
+    assert _staff(generator, lambda: decoder_of(generator)).window == WINDOW  # one process, whatever was asked for
+    with pytest.raises(UsageError, match="^far has no kernels for int8$"):
+        opened.packed("int8", FAR)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "gpus", "expected"),
+    [
+        ("auto", 0, 0, "cpu"),
+        ("cpu", 0, 2, "cpu"),
+        ("auto", 0, 2, "cuda:0"),
+        ("auto", 3, 2, "cuda:1"),
+        ("cuda", 1, 2, "cuda:1"),
+        ("cuda:1", 0, 2, "cuda:1"),
+    ],
+)
+def test_names_of_devices(name: str, number: int, gpus: int, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert device_named(name, number=number) == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "hint"),
+    [
+        ("cuda", 0, "there is no GPU: `cpu`, or `auto`"),
+        ("cuda:0", 0, "there is no GPU: `cpu`, or `auto`"),
+        ("cuda:2", 2, "there are cuda:0 to cuda:1"),
+    ],
+)
+def test_a_device_that_is_not_there(name: str, gpus: int, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(UsageError) as caught:
+        device_named(name)
+    assert (caught.value.message, caught.value.hint) == (f"{name}: no such device here", hint)
+    assert caught.value.exit_code == 2
+
+
+def test_one_device_is_not_for_several_processes() -> None:
+    assert ALONE.on("cpu").device == torch.device("cpu")
+    with pytest.raises(UsageError, match="^cuda:1 is one device, and 2 processes share the run$"):
+        Processes(rank=1, size=2).on("cuda:1")
+
+
+def test_a_device_is_named_as_people_do() -> None:
+    with pytest.raises(UsageError) as caught:
+        GenerateOptions(device="gpu")
+    assert (caught.value.message, caught.value.hint) == ("device cannot be 'gpu'", "auto, cpu, cuda or cuda:N")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_commands_say_that_there_is_no_gpu(tmp_path: Path, unilmctl: Unilmctl) -> None:
+    model = tiny_writer.model_folder(tmp_path / "model")
+    for command in ("generate", "score"):
+        ended = unilmctl(command, "--model", model, "--device", "cuda:1", stdin='{"src": "a", "tgt": "b"}\n')
+        assert ended.returncode == 2
+        assert "cuda:1: no such device here" in ended.stderr
+        assert "there is no GPU: `cpu`, or `auto`" in ended.stderr
+        assert ended.stdout == ""

@@ -93,7 +93,7 @@ def test_a_vocabulary_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_a_model_carries_decoding_options_but_not_those_of_the_machine() -> None:
     found = decoding_defaults(recipe_of(generate={"beam": 3, "forbid": ["x"], "dtype": "bfloat16"}))
     assert (found["beam"], found["forbid"], found["max_length"]) == (3, ["x"], 8)
-    assert not {"batch_tokens", "workers", "dtype"} & found.keys()
+    assert not {"batch_tokens", "workers", "dtype", "device"} & found.keys()
 
 
 def test_the_frame_takes_special_tokens_from_the_vocabulary(tokenizer: Tokenizer) -> None:

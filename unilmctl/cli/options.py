@@ -40,6 +40,7 @@ ObjectiveName = Annotated[Objective | None, Option("--objective", help="How the 
 Prefix = Annotated[str | None, Option("--prefix", metavar="TEXT", help="Every output begins with this.")]
 FromRecipe = Annotated[str | None, Option("--recipe", metavar="RECIPE", help="Takes its generate section.")]
 Dtype = Annotated[Number | None, Option("--dtype", help="Number format of the weights. [auto]")]
+Device = Annotated[str | None, Option("--device", metavar="NAME", help="cpu, cuda, cuda:N. [a GPU if there is one]")]
 BatchTokens = Annotated[int | None, Option("--batch-tokens", min=16, metavar="N", help="Tokens worked on at a time.")]
 Workers = Annotated[
     int | None, Option("--workers", min=1, metavar="N", help="Processes that share the work. [one per core if it pays]")

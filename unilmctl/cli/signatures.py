@@ -132,7 +132,7 @@ def generate(
     forbid_phrase: o.ForbidPhrase = None, must: o.Must = None,
     drafts: o.Drafts = None, temperature: o.Temperature = None, top_k: o.TopK = None, top_p: o.TopP = None,
     min_p: o.MinP = None, typical_p: o.TypicalP = None, alpha: o.Alpha = None, seed: o.Seed = None,
-    dtype: o.Dtype = None, batch_tokens: o.BatchTokens = None, workers: o.Workers = None,
+    dtype: o.Dtype = None, device: o.Device = None, batch_tokens: o.BatchTokens = None, workers: o.Workers = None,
 ) -> None:  # fmt: skip
     """One line out for every line in, in order: text, or JSON with scores."""
     from unilmctl.commands import generate as command
@@ -146,7 +146,7 @@ def generate(
         repetition_penalty=repetition_penalty, forbid=forbid, forbid_phrase=forbid_phrase, must=must,
         drafts=drafts, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p,
         alpha=alpha, seed=seed,
-        dtype=dtype, batch_tokens=batch_tokens, workers=workers,
+        dtype=dtype, device=device, batch_tokens=batch_tokens, workers=workers,
     )  # fmt: skip
     command.run(
         source=source,
@@ -179,6 +179,7 @@ def score(
     length_normalization: o.LengthNormalization = None,
     max_length: o.MaxLength = None,
     dtype: o.Dtype = None,
+    device: o.Device = None,
     batch_tokens: o.BatchTokens = None,
 ) -> None:
     """Log-probability of given targets. It is the score that generate prints for them."""
@@ -197,6 +198,7 @@ def score(
             length_normalization=length_normalization,
             max_length=max_length,
             dtype=dtype,
+            device=device,
             batch_tokens=batch_tokens,
         ),
     )

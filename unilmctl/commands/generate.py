@@ -41,10 +41,11 @@ from unilmctl.generation import (
     shard_of,
     text_ids,
 )
+from unilmctl.model.devices import device_named
 from unilmctl.runs import latest_run, model_folder
 from unilmctl.tokens import Tokenizer
 
-OF_THE_MACHINE = ("batch_tokens", "workers")
+OF_THE_MACHINE = ("batch_tokens", "workers", "device")
 """Options that do not change what is written."""
 
 
@@ -155,7 +156,8 @@ def _lines(answer: Answer, opened: Opened, nbest: int, *, as_json: bool) -> list
 
 
 def _generator(models: Sequence[Opened], options: GenerateOptions) -> Generator:
-    first, *others = [model.packed(options.dtype) for model in models]
+    device = device_named(options.device, number=int(os.environ.get("LOCAL_RANK", "0")))
+    first, *others = [model.packed(options.dtype, device) for model in models]
     return Generator(*first, options, others)
 
 
@@ -167,7 +169,8 @@ def _staff(generator: Generator, opener: Callable[[], Decode]) -> Staff:
         return generator.costs([work.source])[0]
 
     make = (lambda: here) if CAN_FORK else opener
-    return Staff(here, make, workers=options.workers, cost=cost, budget=options.batch_tokens)
+    workers = options.workers if generator.device.type == "cpu" else 1  # a GPU is no faster for being shared
+    return Staff(here, make, workers=workers, cost=cost, budget=options.batch_tokens)
 
 
 def _opened_output(

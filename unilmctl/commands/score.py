@@ -22,6 +22,7 @@ from unilmctl.generation import (
     usable,
     windows,
 )
+from unilmctl.model.devices import device_named
 from unilmctl.rows import Row
 from unilmctl.runs import latest_run, model_folder
 from unilmctl.search import Scoring
@@ -41,8 +42,8 @@ def run(
     """Scores the target of every record of `source`, a file of JSON lines or TSV ("-": standard input).
 
     A record without a target is scored by its first reference. `options` are those of `GenerateOptions` that were
-    given: number format, batch size, and the length normalisation; the others, where they matter, come from the model
-    card, so that a score is the one that `generate` prints. Returns the counts.
+    given: number format, device, batch size, and the length normalisation; the others, where they matter, come from the
+    model card, so that a score is the one that `generate` prints. Returns the counts.
     """
     folder = model_folder(model if model is not None else latest_run())
     if model is None:
@@ -66,7 +67,7 @@ def scorer_of(opened: Opened, given: Mapping[str, Any]) -> Scorer:
     options = GenerateOptions().updated({**opened.card.generate, **given})
     normalization = cast(Literal["penalty", "average", "none"], options.length_normalization)
     return Scorer(
-        *opened.packed("float32" if options.dtype == "auto" else options.dtype),
+        *opened.packed("float32" if options.dtype == "auto" else options.dtype, device_named(options.device)),
         scoring=Scoring(options.length_penalty, normalization),
         max_length=options.max_length,
         batch_tokens=options.batch_tokens,

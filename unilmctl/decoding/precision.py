@@ -21,7 +21,8 @@ def settle(dtype: str, hidden: int, device: str = "cpu") -> str:
     UsageError for int8 where there are no kernels for it.
     """
     if dtype == "int8" and (device != "cpu" or int8_engine() is None):
-        raise UsageError("this machine has no kernels for int8", "--dtype bfloat16 or --dtype float32")
+        where = "this machine" if device == "cpu" else device
+        raise UsageError(f"{where} has no kernels for int8", "--dtype bfloat16 or --dtype float32")
     if dtype != "auto":
         return dtype
     if device != "cpu":

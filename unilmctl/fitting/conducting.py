@@ -48,6 +48,7 @@ def conduct(
     `prepare` makes tokenizer and stores, `assemble` what training needs, at the newest checkpoint or at the beginning.
     Raises a UserError for mistakes in recipe, data and model; Stopped, with everything saved, after a signal.
     """
+    processes = processes.on(section.device)
     if section.tensorboard:
         require_tensorboard()
     torch.set_num_threads(section.threads or cores())

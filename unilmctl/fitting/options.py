@@ -5,16 +5,16 @@ import json
 from typing import Literal
 
 from unilmctl.data.store import Store
+from unilmctl.model.devices import device_named
 from unilmctl.recipe import Training
 from unilmctl.training import TrainOptions, prefers_bfloat16
-from unilmctl.training.distributed import device_here
 
 
 def train_options(section: Training, seed: int) -> TrainOptions:
     """A recipe's section on training as the training loop wants it."""
     precision: Literal["float32", "bfloat16"]
     if section.precision == "auto":
-        precision = "bfloat16" if prefers_bfloat16(device_here()) else "float32"
+        precision = "bfloat16" if prefers_bfloat16(device_named(section.device)) else "float32"
     else:
         precision = section.precision
     return TrainOptions(

@@ -53,7 +53,7 @@ def with_dropout(encoder: Encoder, model: Model) -> Encoder:
 def decoding_defaults(recipe: Recipe) -> dict[str, Any]:
     """The recipe's decoding options that a model carries along; how much is decoded at a time is the machine's."""
     values: dict[str, Any] = recipe.resolved()["generate"]
-    return {name: value for name, value in values.items() if name not in ("batch_tokens", "workers", "dtype")}
+    return {name: value for name, value in values.items() if name not in ("batch_tokens", "workers", "dtype", "device")}
 
 
 def _from_scratch(recipe: Recipe, tokenizer: Tokenizer) -> Encoder:

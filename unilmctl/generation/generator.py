@@ -92,7 +92,7 @@ class Generator:
         self.longest_source = min(map(longest_source, decoders))
         self.wishes = Wishes(options, tokenizer, longest)
         self.rules = self.wishes.rules
-        self.width = encoder.config.hidden
+        self.width, self.device = encoder.config.hidden, encoder.head.bias.device
         if options.search in ("s2s-ft", "contrastive") and options.outputs > encoder.config.vocabulary:
             what = f"a beam of {options.beam}" if options.search == "s2s-ft" else f"top_k {options.top_k}"
             raise UsageError(f"{what} is larger than the vocabulary ({encoder.config.vocabulary})")
@@ -264,5 +264,5 @@ def _frame(model: Opened, max_length: int | None) -> Frame:
 
 
 def _decoder(model: Opened, longest: int, dtype: str) -> Decoder:
-    memory = cache_format(settle(dtype, model.encoder.config.hidden))
+    memory = cache_format(settle(dtype, model.encoder.config.hidden, model.encoder.head.bias.device.type))
     return Decoder(model.encoder.eval(), _frame(model, longest), reading_of(model.card), memory)

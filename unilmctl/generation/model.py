@@ -5,11 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from unilmctl.decoding import pack, settle
 from unilmctl.errors import ModelError
 from unilmctl.model import Encoder
 from unilmctl.tokens import Tokenizer
 from unilmctl.weights import ModelCard, load_model
+
+CPU = torch.device("cpu")
 
 
 class Opened(NamedTuple):
@@ -19,12 +23,13 @@ class Opened(NamedTuple):
     card: ModelCard
     tokenizer: Tokenizer
 
-    def packed(self, dtype: str) -> "Opened":
-        """With the weights in this number format and laid out for decoding, in place: they can no longer be trained.
+    def packed(self, dtype: str, device: torch.device = CPU) -> "Opened":
+        """On this device, with the weights in this number format and laid out for decoding: they are no longer trained.
 
-        UsageError when this machine cannot compute in it.
+        UsageError when the device cannot compute in it.
         """
-        return self._replace(encoder=pack(self.encoder, settle(dtype, self.encoder.config.hidden)))
+        settled = settle(dtype, self.encoder.config.hidden, device.type)
+        return self._replace(encoder=pack(self.encoder.to(device), settled))
 
 
 def open_model(folder: Path, *, objective: str | None = None) -> Opened:

@@ -7,6 +7,7 @@ from typing import Any
 
 from unilmctl.decoding import FORMATS
 from unilmctl.errors import UsageError
+from unilmctl.model.devices import NAMES
 
 SEARCHES = ("beam", "greedy", "sample", "contrastive", "s2s-ft")
 NORMALIZATIONS = ("penalty", "average", "none")
@@ -88,7 +89,7 @@ class GenerateOptions:
     every output holds. `drafts`: most tokens of an output that are guessed and
     then verified in one pass. The filters `top_k`, `top_p`, `min_p`, `typical_p`: None for no limit. `batch_tokens`
     bounds what is decoded at a time: sentences x (longest source + beams x longest output). `workers`: processes that
-    share the work; None for what suits it.
+    share the work; None for what suits it. `device`: see `device_named`; whoever opens the model puts it there.
     """
 
     search: str = "beam"
@@ -117,6 +118,7 @@ class GenerateOptions:
     seed: int = 1
     attention: bool = False
     dtype: str = "auto"
+    device: str = "auto"
     batch_tokens: int = 16384
     workers: int | None = None
 
@@ -125,6 +127,8 @@ class GenerateOptions:
         _one_of("search", self.search, SEARCHES)
         _one_of("length_normalization", self.length_normalization, NORMALIZATIONS)
         _one_of("dtype", self.dtype, FORMATS)
+        if not NAMES.fullmatch(self.device):
+            raise UsageError(f"device cannot be '{self.device}'", "auto, cpu, cuda or cuda:N")
         self._check_bounds()
         self._check_lengths()
         self._check_outputs()

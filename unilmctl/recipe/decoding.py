@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from unilmctl.recipe.section import Section
-from unilmctl.recipe.values import Language, Metric, Task, Text, Whole
+from unilmctl.recipe.values import Device, Language, Metric, Task, Text, Whole
 
 
 class Generate(Section):
@@ -87,12 +87,15 @@ class Generate(Section):
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
         default="auto", description="Number format of the weights."
     )
+    device: Device = Field(
+        default="auto", description="Where the model is: `cpu`, `cuda`, `cuda:N`; `auto`: a GPU where there is one."
+    )
     batch_tokens: Whole = Field(default=16384, ge=16, le=100000000, description="Tokens that are decoded at a time.")
     workers: Whole | None = Field(
         default=None,
         ge=1,
         le=4096,
-        description="Processes that share the input; null: one per core when there is enough of it.",
+        description="Processes that share the input; null: one per core when there is enough of it. A GPU has one.",
     )
 
 

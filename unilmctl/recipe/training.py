@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from unilmctl.recipe.section import Section
-from unilmctl.recipe.values import Criterion, Folder, Share, Text, Whole
+from unilmctl.recipe.values import Criterion, Device, Folder, Share, Text, Whole
 
 
 class Lora(Section):
@@ -73,6 +73,9 @@ class Training(Section):
     )
     average_last: Whole = Field(default=0, ge=0, le=10000, description="Last checkpoints averaged at the end; 0: none.")
     log_every: Whole = Field(default=50, ge=1, le=1000000000, description="Steps between two lines of the log.")
+    device: Device = Field(
+        default="auto", description="Where the model is: `cpu`, `cuda`, `cuda:N`; `auto`: a GPU where there is one."
+    )
     threads: Whole | None = Field(
         default=None,
         ge=1,

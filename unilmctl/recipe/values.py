@@ -22,6 +22,7 @@ Folder = Annotated[Path, Field(strict=False), BeforeValidator(_usable_path)]
 Whole = Annotated[int, BeforeValidator(_whole)]
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:(0|[1-9][0-9]*))?)$")]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[a-z0-9]+)*$")]
 
 Figure = Literal[

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -21,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from unilmctl.errors import OutOfMemory, UsageError, UserError
+from unilmctl.model.devices import device_named
 from unilmctl.rows import Ints
 
 ValueT = TypeVar("ValueT")
@@ -51,16 +52,26 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Processes:
-    """Those that share a run: this one is `rank` of `size`, and computes on `device`."""
+    """Those that share a run: this one is `rank` of `size`, number `local` of its machine, and computes on `device`."""
 
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
+    local: int = 0
 
     @property
     def first(self) -> bool:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0
+
+    def on(self, name: str) -> "Processes":
+        """The same on the device of this name. UsageError when it is not there, or is one for several processes."""
+        if ":" in name and self.size > 1:
+            raise UsageError(f"{name} is one device, and {self.size} processes share the run", "`cuda`: one for each")
+        device = device_named(name, number=self.local)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        return replace(self, device=device)
 
     def dealt(self, batches: int) -> list[Piece]:
         """What this process does of a step of so many batches; everyone does as many pieces."""
@@ -154,24 +165,17 @@ def together(environment: Mapping[str, str]) -> Iterator[Processes]:
     """
     local = int(environment.get("LOCAL_RANK", "0"))
     size = int(environment.get("WORLD_SIZE", "1")) if "RANK" in environment else 1
-    device = device_here(local)
+    device = device_named(number=local)
     if size == 1:
         yield Processes(device=device)
         return
     store, rank = _meet(environment, device)
     try:
-        yield Processes(rank, size, device)
+        yield Processes(rank, size, device, local)
     except Exception as error:
         raise _ending(error, store) from error
     finally:
         dist.destroy_process_group()
-
-
-def device_here(number: int = 0) -> torch.device:
-    """The GPU of this number, else the processor."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", number % torch.cuda.device_count())
 
 
 def cores() -> int:

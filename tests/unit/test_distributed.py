@@ -19,7 +19,7 @@ from unilmctl.errors import DataError, ModelError, OutOfMemory, UsageError, User
 from unilmctl.model import Encoder
 from unilmctl.runs import StopSignals
 from unilmctl.training import distributed, train
-from unilmctl.training.distributed import ALONE, EndedElsewhere, Processes, cores, together
+from unilmctl.training.distributed import ALONE, EndedElsewhere, Processes, ValueT, cores, together
 from unilmctl.training.state import empty_tensors
 
 
@@ -44,6 +44,9 @@ class Recorded(Processes):
 
     def total(self, *values: float) -> list[float]:
         return list(values)
+
+    def gathered(self, value: ValueT) -> list[ValueT]:
+        return [value]
 
     def add_gradients(self, module: nn.Module) -> None:
         """They stay its own."""
@@ -70,7 +73,7 @@ def test_the_gradients_of_all_processes_are_those_of_one(size: int, accumulate: 
 def test_alone_nobody_is_waited_for() -> None:
     with together({}) as processes:
         assert (processes.rank, processes.size, processes.first) == (0, 1, True)
-        assert (processes.total(1.5, 2), processes.largest(-3)) == ([1.5, 2], -3)
+        assert (processes.total(1.5, 2), processes.largest(-3), processes.gathered("x")) == ([1.5, 2], -3, ["x"])
         assert processes.from_first(lambda: "done") == processes.in_turn(lambda: "done") == "done"
     with together({"RANK": "0", "WORLD_SIZE": "1"}) as processes:
         assert processes.size == 1

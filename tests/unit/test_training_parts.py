@@ -69,11 +69,16 @@ def test_chunks_give_the_loss_and_gradients_of_the_whole(chunk: int, monkeypatch
     inputs, targets = torch.randn(7, 6, dtype=torch.float64), torch.randint(0, 11, (7,))
     seen = []
 
-    def loss_of(hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def loss_of(hidden: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         seen.append(len(wanted))
-        return torch.nn.functional.cross_entropy(head(hidden), wanted, reduction="none")
+        logits = head(hidden)
+        losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
+        return losses, loss_module.likeliest(logits, wanted)
 
-    total = chunked_loss(loss_of, body(inputs), targets, scale=0.25)
+    total, losses, correct = chunked_loss(loss_of, body(inputs), targets, scale=0.25)
+    assert losses.shape == correct.shape == (7,)
+    assert float(losses.sum()) == pytest.approx(float(total))
+    assert correct.tolist() == (head(body(inputs)).argmax(-1) == targets).tolist()
     assert max(seen) <= max(chunk, 4) + 3
     assert all(size % 4 == 0 for size in seen)
     found = [
@@ -87,7 +92,7 @@ def test_chunks_give_the_loss_and_gradients_of_the_whole(chunk: int, monkeypatch
     for gradient, parameter in zip(found, (*body.parameters(), *head.parameters()), strict=True):
         torch.testing.assert_close(gradient, parameter.grad)
     with torch.no_grad():
-        assert float(chunked_loss(loss_of, body(inputs), targets)) == pytest.approx(whole.item())
+        assert float(chunked_loss(loss_of, body(inputs), targets).total) == pytest.approx(whole.item())
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

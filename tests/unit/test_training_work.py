@@ -14,8 +14,8 @@ from unilmctl.model.kernels import dropout, kept, mix
 from unilmctl.objectives import build
 from unilmctl.rows import LANGUAGE_MODEL, Batch, Example, Row, pack, pack_into, pad
 from unilmctl.training import train
-from unilmctl.training.loop import _batch_loss
-from unilmctl.training.loss import smoothed_loss, spent_loss
+from unilmctl.training.loss import likeliest, smoothed_loss, spent_loss
+from unilmctl.training.scoring import Scoring, score
 
 OBJECTIVES = ("pseudo", "masked", "causal")
 
@@ -30,7 +30,7 @@ def rows(objective: str) -> list[Row]:
 def gradients(encoder: Encoder, batches: list[Batch], labels: int, precision: str = "float32") -> dict[str, Tensor]:
     encoder.zero_grad()
     for batch in batches:
-        _batch_loss(encoder, batch, smoothing=0.1, precision=precision, scale=1.0 / labels)
+        score(encoder, batch, Scoring(0.1, precision), {LANGUAGE_MODEL: 1.0 / labels})
     return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
 
 
@@ -120,7 +120,8 @@ def test_a_spent_loss_is_the_loss_and_its_gradient(count: int, smoothing: float)
     plain, spent = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     weight = torch.arange(count) + 1.0
     expected = smoothed_loss(plain * 1.0, targets, smoothing=smoothing, pad=3)
-    found = spent_loss(spent * 1.0, targets, smoothing=smoothing, pad=3)
+    found, first = spent_loss(spent * 1.0, targets, smoothing=smoothing, pad=3)
+    assert first.tolist() == likeliest(logits, targets).tolist() == (logits.argmax(-1) == targets).tolist()
     torch.testing.assert_close(found, expected)
     (expected * weight).sum().backward()
     (found * weight).sum().backward()

@@ -153,6 +153,14 @@ class Encoder(nn.Module):
         found = self.pair(hidden) if head == NEXT_SENTENCE and self.pair is not None else self.extra[head](hidden)
         return cast(Tensor, found[:, 0] if kind in ("regression", "replaced") else found)
 
+    def parameters_of(self, head: str) -> list[nn.Parameter]:
+        """The parameters that the head of this name ("lm" too) needs besides the encoder's own."""
+        if head == "lm":
+            return list(self.head.parameters())
+        own = dict(self.extra.items()).get(head, self.pair if head == NEXT_SENTENCE else None)
+        pooler = self.pooler if self.config.head(head).pooled else None
+        return [parameter for module in (pooler, own) if module is not None for parameter in module.parameters()]
+
     def _finished(self, hidden: Tensor) -> Tensor:
         """What the last layer gives, normalised where the layers do not do it themselves."""
         return hidden if self.norm is None else self.norm(hidden)

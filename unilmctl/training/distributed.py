@@ -87,6 +87,14 @@ class Processes:
         dist.all_reduce(summed)
         return cast(list[float], summed.tolist())
 
+    def gathered(self, value: ValueT) -> list[ValueT]:
+        """The values of all processes, by rank."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
     def largest(self, value: int) -> int:
         """The largest value that a process has."""
         if self.size == 1:

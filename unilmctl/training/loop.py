@@ -1,16 +1,17 @@
 """The loop: a generator of steps.
 
-A step is: take the batches, run each forward and backward, clip, update. Its loss is divided by the labels of the
-whole step, so accumulated batches give the same step as one large batch, and so do processes that share them. Dropout
-is seeded by (seed, step, batch): no random state has to be saved for training to go on as if it had never stopped.
+A step is: take the batches, run each forward and backward, clip, update. The loss of each head is divided by its labels
+in the whole step, so accumulated batches give the same step as one large batch, and so do processes that share them.
+Dropout is seeded by (seed, step, batch): no random state has to be saved for training to go on as if it had never
+stopped.
 
 Shapes: B rows, T tokens, N labels, D hidden width.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -22,20 +23,20 @@ from torch.distributed.tensor import DTensor
 from unilmctl.errors import NumericError
 from unilmctl.model import Encoder
 from unilmctl.model.memory import keep_freed_memory
-from unilmctl.rows import LANGUAGE_MODEL, Batch
+from unilmctl.rows import Batch
 from unilmctl.training.distillation import Teacher
 from unilmctl.training.distributed import ALONE, Piece, Processes
 from unilmctl.training.feed import BEGINNING, Feed, Place, Position
-from unilmctl.training.loss import chunked_loss, smoothed_loss, spent_loss
 from unilmctl.training.optimizer import TrainOptions, learning_rate
-from unilmctl.visibility import Slots
+from unilmctl.training.scoring import Key, Scoring, Tally, labels_of, score, step_loss
 
 
 class Step(NamedTuple):
     """What one step did. `number` counts from 1; `after` is where the next step begins.
 
-    `loss` is per label, smoothing included; `tokens` are real ones, `padded_tokens` with the padding; `skipped` says
-    that loss or gradient was no number and the weights were left alone.
+    `loss` is per label, smoothing included, of several heads the weighted sum of theirs, which `tallies` has one by
+    one; `labels` are those of all heads. `tokens` are real ones, `padded_tokens` with the padding; `skipped` says that
+    loss or gradient was no number and the weights were left alone.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Step(NamedTuple):
     seconds: float
     skipped: bool
     after: Position
+    tallies: dict[Key, Tally]
 
 
 class Part(NamedTuple):
@@ -84,17 +86,18 @@ def train(
         began = time.perf_counter()
         places = list(islice(stream, options.accumulate))
         parts = [_part(feed, places[piece.batch], piece) for piece in processes.dealt(len(places))]
-        labels, tokens, padded_tokens = (int(count) for count in processes.total(*_counts(parts)))
+        counts = _counts(encoder, parts, processes)
         encoder.train()
         optimizer.zero_grad(set_to_none=True)
-        total = _accumulate(encoder, parts, options, step=at.step, labels=labels, stop=stop, teacher=teacher)
-        if total is None:
+        sums = _accumulate(encoder, parts, options, step=at.step, labels=counts.labels, stop=stop, teacher=teacher)
+        if sums is None:
             return
-        (total,) = processes.total(total)
+        tallies = _tallies(counts.labels, sums, processes)
+        loss = step_loss(tallies, options.head_weights)
         processes.add_gradients(encoder)
         rate = learning_rate(options, at.step)
         norm = _gradient_norm(encoder, options.clip)
-        skipped = not (math.isfinite(total) and math.isfinite(norm))
+        skipped = not (math.isfinite(loss) and math.isfinite(norm))
         at = Position(at.step + 1, *places[-1].after, at.skipped + skipped)
         if skipped:
             _check_budget(at, options)
@@ -102,31 +105,42 @@ def train(
             _update(optimizer, rate)
         yield Step(
             number=at.step,
-            loss=total / labels,
-            labels=labels,
-            tokens=tokens,
-            padded_tokens=padded_tokens,
+            loss=loss,
+            labels=counts.labels.total(),
+            tokens=counts.tokens,
+            padded_tokens=counts.padded_tokens,
             learning_rate=rate,
             gradient_norm=norm,
             seconds=time.perf_counter() - began,
             skipped=skipped,
             after=at,
+            tallies=tallies,
         )
 
 
-@torch.no_grad()
 def evaluate_loss(
     encoder: Encoder, batches: Iterable[Batch], options: TrainOptions, *, stop: Callable[[], bool] = lambda: False
 ) -> float | None:
-    """The loss per label over `batches`, without label smoothing and dropout; None when `stop` said yes."""
+    """The loss over `batches` as that of a step, but without label smoothing and dropout; None when `stop` said yes."""
+    tallies = evaluate(encoder, batches, options, stop=stop)
+    return None if tallies is None else step_loss(tallies, options.head_weights)
+
+
+@torch.no_grad()
+def evaluate(
+    encoder: Encoder, batches: Iterable[Batch], options: TrainOptions, *, stop: Callable[[], bool] = lambda: False
+) -> dict[Key, Tally] | None:
+    """What groups and heads lose over `batches`, without label smoothing and dropout; None when `stop` said yes."""
     encoder.eval()
-    total, labels = 0.0, 0
+    counts: Counter[Key] = Counter()
+    sums: dict[Key, Tensor] = {}
     for batch in batches:
         if stop():
             return None
-        total += float(_batch_loss(encoder, batch, smoothing=0.0, precision=options.precision))
-        labels += len(batch.labels[LANGUAGE_MODEL].targets)
-    return total / max(labels, 1)
+        counts.update(labels_of(encoder, batch))
+        found = score(encoder, batch, Scoring(precision=options.precision))
+        _add(sums, {place: sum_.double() for place, sum_ in found.items()})
+    return _tallies(counts, sums)
 
 
 def _part(feed: Feed[Any], place: Place, piece: Piece) -> Part:
@@ -134,11 +148,26 @@ def _part(feed: Feed[Any], place: Place, piece: Piece) -> Part:
     return Part(feed.batch(place.epoch, mine if len(mine) else place.indices[:1]), piece.key, bool(len(mine)))
 
 
-def _counts(parts: list[Part]) -> tuple[int, int, int]:
-    """Labels, tokens and tokens with padding of the parts that count."""
+class Counts(NamedTuple):
+    """Labels of each group and head, tokens, and tokens with padding."""
+
+    labels: Counter[Key]
+    tokens: int
+    padded_tokens: int
+
+
+def _counts(encoder: Encoder, parts: list[Part], processes: Processes) -> Counts:
+    """Those of the parts that count, of all processes."""
     batches = [part.batch for part in parts if part.counted]
-    labels = sum(len(batch.labels[LANGUAGE_MODEL].targets) for batch in batches)
-    return labels, sum(batch.tokens for batch in batches), sum(batch.ids.numel() for batch in batches)
+    labels: Counter[Key] = Counter()
+    for batch in batches:
+        labels.update(labels_of(encoder, batch))
+    mine = Counts(labels, sum(batch.tokens for batch in batches), sum(batch.ids.numel() for batch in batches))
+    everyone = processes.gathered(mine)
+    joined: Counter[Key] = Counter()
+    for counts in everyone:
+        joined.update(counts.labels)
+    return Counts(joined, sum(counts.tokens for counts in everyone), sum(counts.padded_tokens for counts in everyone))
 
 
 def _accumulate(
@@ -147,72 +176,47 @@ def _accumulate(
     options: TrainOptions,
     *,
     step: int,
-    labels: int,
+    labels: Counter[Key],
     stop: Callable[[], bool],
     teacher: Teacher | None,
-) -> float | None:
-    """Adds up the gradients of the parts and returns their summed loss; None when `stop` said yes."""
+) -> dict[Key, Tensor] | None:
+    """Adds up the gradients of the parts, and returns what `score` does; None when `stop` said yes."""
     device = encoder.head.bias.device
     encoder.recompute = options.checkpoint_activations
-    total = torch.zeros((), device=device)
+    how = Scoring(options.label_smoothing, options.precision, teacher)
+    weights = _weights(labels, options.head_weights)
+    sums: dict[Key, Tensor] = {}
     for batch, key, counted in parts:
         if stop():
             return None
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(_dropout_seed(options.seed, step, key))
-            scale = counted / labels
-            total += counted * _batch_loss(
-                encoder,
-                batch,
-                smoothing=options.label_smoothing,
-                precision=options.precision,
-                scale=scale,
-                teacher=teacher,
-            )
-    return float(total)
+            found = score(encoder, batch, how, {head: counted * weight for head, weight in weights.items()})
+            _add(sums, {place: counted * sum_ for place, sum_ in found.items()})
+    return sums
 
 
-def _batch_loss(
-    encoder: Encoder,
-    batch: Batch,
-    *,
-    smoothing: float,
-    precision: str,
-    scale: float | None = None,
-    teacher: Teacher | None = None,
-) -> Tensor:
-    """The summed loss of a batch; with a `scale` also the gradient of scale * loss."""
-    device = encoder.head.bias.device
-    slots = Slots(*(part.to(device) for part in batch.slots))
-    wanted = batch.labels[LANGUAGE_MODEL]
-
-    def loss_of(hidden: Tensor, targets: Tensor) -> Tensor:
-        with _autocast(device, precision):
-            logits = encoder.logits(hidden)
-        compute = smoothed_loss if scale is None else spent_loss
-        return compute(logits, targets, smoothing=smoothing, pad=encoder.config.pad)
-
-    places = [part.to(device) for part in (batch.ids, batch.positions, batch.segments)]
-    with _autocast(device, precision):
-        hidden, _ = encoder(*places, slots, wanted.slots.to(device))  # [N, D]
-    targets = wanted.targets.to(device)
-    if teacher is None:
-        return chunked_loss(loss_of, hidden, targets, scale=scale)
-    with _autocast(device, precision):
-        states = teacher.states(batch)  # [N, D] of the teacher
-
-    def taught_loss_of(hidden: Tensor, labels: Tensor) -> Tensor:
-        """Losses of the labels with these numbers."""
-        with _autocast(device, precision):
-            logits, taught = encoder.logits(hidden), teacher.logits(states[labels])
-        losses = smoothed_loss(logits, targets[labels], smoothing=smoothing, pad=encoder.config.pad)
-        return teacher.mixed(losses, logits, taught).masked_fill(targets[labels] == encoder.config.pad, 0.0)
-
-    return chunked_loss(taught_loss_of, hidden, torch.arange(len(targets), device=device), scale=scale)
+def _weights(labels: Counter[Key], weights: Mapping[str, float]) -> dict[str, float]:
+    """What the summed losses of each head are multiplied with: its weight, divided by its labels in the whole step."""
+    heads: Counter[str] = Counter()
+    for (_, head), count in labels.items():
+        heads[head] += count
+    return {head: weights.get(head, 1.0) / max(count, 1) for head, count in heads.items()}
 
 
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+def _add(sums: dict[Key, Tensor], found: dict[Key, Tensor]) -> None:
+    for place, values in found.items():
+        sums[place] = sums[place] + values if place in sums else values
+
+
+def _tallies(labels: Counter[Key], sums: dict[Key, Tensor], processes: Processes = ALONE) -> dict[Key, Tally]:
+    """The tallies of all processes, in one order everywhere."""
+    places = sorted(labels)
+    found: dict[Key, list[float]] = (
+        dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True)) if sums else {}
+    )
+    flat = processes.total(*(value for place in places for value in found.get(place, (0.0, 0.0))))
+    return {place: Tally(flat[2 * number], labels[place], flat[2 * number + 1]) for number, place in enumerate(places)}
 
 
 def _gradient_norm(encoder: Encoder, clip: float | None) -> float:

@@ -5,7 +5,7 @@ Shapes: N labels, D hidden width, V vocabulary.
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,25 +45,32 @@ def _losses(logits: Tensor, targets: Tensor, normaliser: Tensor, *, smoothing: f
     return loss.masked_fill(targets == pad, 0.0)
 
 
-def spent_loss(logits: Tensor, targets: Tensor, *, smoothing: float, pad: int) -> Tensor:
-    """`smoothed_loss`, whose gradient is at once put in the place of the logits [N, V], which are lost.
+def likeliest(logits: Tensor, targets: Tensor) -> Tensor:
+    """Whether each target [N] is the likeliest entry of its logits [N, V], [N] bool."""
+    return logits.gather(-1, targets[:, None])[:, 0] == logits.amax(-1)
+
+
+def spent_loss(logits: Tensor, targets: Tensor, *, smoothing: float, pad: int) -> tuple[Tensor, Tensor]:
+    """`smoothed_loss` and `likeliest`; the loss's gradient is at once put in the place of the logits, which are lost.
 
     The gradient of one label is softmax - target, a constant for all entries but two: no other [N, V] is ever held.
     """
-    losses: Tensor = _Spent.apply(logits, targets, smoothing, pad)  # type: ignore[no-untyped-call]
-    return losses
+    found: tuple[Tensor, Tensor] = _Spent.apply(logits, targets, smoothing, pad)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _Spent(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, logits: Tensor, targets: Tensor, smoothing: float, pad: int) -> Tensor:
+    def forward(context: Any, logits: Tensor, targets: Tensor, smoothing: float, pad: int) -> tuple[Tensor, Tensor]:
         """Blocks of rows that fit a cache, in float32."""
         share = smoothing / (logits.shape[-1] - 2)
         rows = len(logits) if logits.is_cuda else BLOCK
-        losses = []
+        losses, first = [], []
         for block, wanted in zip(torch.split(logits, rows), torch.split(targets, rows), strict=True):
             gradient = block.softmax(-1, dtype=torch.float32)
-            normaliser = block.amax(-1).float() - gradient.amax(-1).log()
+            highest = gradient.amax(-1)
+            normaliser = block.amax(-1).float() - highest.log()
+            first.append(gradient.gather(1, wanted[:, None])[:, 0] == highest)
             losses.append(_losses(block.float(), wanted, normaliser, smoothing=smoothing, pad=pad))
             if share:
                 gradient -= share
@@ -72,7 +79,9 @@ class _Spent(torch.autograd.Function):
             gradient.scatter_add_(1, picked, gradient.new_full(picked.shape, share + smoothing - 1))
             block.copy_(gradient.masked_fill_(picked == pad, 0.0))
         context.save_for_backward(logits)
-        return torch.cat(losses)
+        chosen = torch.cat(first)
+        context.mark_non_differentiable(chosen)
+        return torch.cat(losses), chosen
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
@@ -80,28 +89,49 @@ class _Spent(torch.autograd.Function):
         return context.saved_tensors[0].mul_(gradients[0][:, None]), None, None, None
 
 
-def chunked_loss(
-    loss_of: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, targets: Tensor, *, scale: float | None = None
-) -> Tensor:
-    """The summed loss of hidden states [N, D] with targets [N], one chunk of logits in memory at a time.
+class Scored(NamedTuple):
+    """The sum of some losses, the losses [N], and whether each label was the model's first choice [N]."""
 
-    `loss_of(hidden, targets)` gives losses [n]. With a `scale` the gradient of scale * loss is also computed: each
-    chunk runs backward at once and frees its logits, then `hidden` runs backward. Without, nothing is differentiated.
+    total: Tensor
+    losses: Tensor
+    correct: Tensor
+
+
+def chunked_loss(
+    loss_of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    hidden: Tensor,
+    targets: Tensor,
+    *,
+    scale: float | None = None,
+) -> Scored:
+    """The losses of hidden states [N, D] with targets [N], one chunk of logits in memory at a time.
+
+    `loss_of(hidden, targets)` gives losses and first choices [n]. With a `scale` the gradient of scale * loss is also
+    computed: each chunk runs backward at once and frees its logits, then `hidden` runs backward. Without, nothing is
+    differentiated.
     """
     total = torch.zeros((), device=hidden.device)
+    found = []
     if scale is None:
         for part, wanted in _chunks(hidden, targets):
-            total += loss_of(part, wanted).sum()
-        return total
+            found.append(loss_of(part, wanted))
+            total += found[-1][0].sum()
+        return Scored(total, *_joined(found))
     leaf = hidden.detach().requires_grad_()
     for part, wanted in _chunks(leaf, targets):
         missing = -len(wanted) % MULTIPLE
-        loss = loss_of(functional.pad(part, (0, 0, 0, missing)), functional.pad(wanted, (0, missing)))
-        loss = loss[: len(wanted)].sum()
+        losses, first = loss_of(functional.pad(part, (0, 0, 0, missing)), functional.pad(wanted, (0, missing)))
+        loss = losses[: len(wanted)].sum()
         torch.autograd.backward(loss * scale)
         total += loss.detach()
+        found.append((losses[: len(wanted)].detach(), first[: len(wanted)]))
     torch.autograd.backward(hidden, leaf.grad)
-    return total
+    return Scored(total, *_joined(found))
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    losses, first = zip(*parts, strict=True)
+    return torch.cat(losses), torch.cat(first)
 
 
 def _chunks(hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,8 +1,8 @@
 """AdamW, its parameter groups, and what the learning rate does over the steps."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ class TrainOptions:
     """How a model is trained; the names and defaults are those of a recipe's `finetune` section.
 
     `skip_budget` is the number of steps whose loss or gradient may be no number before training gives up.
+    `head_weights` are those of the heads' losses in a step's loss, 1 where none is said.
     """
 
     steps: int
@@ -35,6 +36,7 @@ class TrainOptions:
     checkpoint_activations: bool = False
     seed: int = 1
     skip_budget: int = 20
+    head_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 def _linear(done: float, warmup: int, step: int) -> float:

@@ -22,8 +22,8 @@ import numpy as np
 import sentencepiece
 import tokenizers
 
-from unilmctl.data.encoding import FIELDS, Coder, encode_lines
-from unilmctl.data.reading import Record, lines_of, read
+from unilmctl.data.encoding import FIELDS, Coder, encode_chunks
+from unilmctl.data.reading import Record, chunks_of, read
 from unilmctl.tokens import Tokenizer, train
 
 
@@ -96,7 +96,7 @@ def write_store(file: Path, folder: Path, tokenizer: Tokenizer, processes: int) 
 
     coder = Coder.of(pickle.loads(pickle.dumps(tokenizer)), Limits())  # a copy remembers no words
     with StoreWriter(folder, FIELDS, {}) as writer:
-        for chunk in encode_lines(lines_of([file]), coder, processes=processes):
+        for chunk in encode_chunks(chunks_of([file]), coder, processes=processes):
             writer.add_many(**chunk.arrays)
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from unilmctl.data import encoding
-from unilmctl.data.encoding import Coder, Encoded, encode_lines
-from unilmctl.data.reading import lines_of
+from unilmctl.data import encoding, streams
+from unilmctl.data.encoding import Coder, Encoded, encode_chunks
+from unilmctl.data.reading import chunks_of
 from unilmctl.data.store import Store
 from unilmctl.errors import DataError, ModelError, OutOfMemory
 from unilmctl.preparation import Prepared, building, evaluation_pairs, prepare
@@ -214,24 +214,24 @@ def test_missing_files_and_pipes(tmp_path: Path, splits: dict[str, Split]) -> No
 
 
 def test_progress_is_told(tmp_path: Path, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "CHUNK", 25)
+    monkeypatch.setattr(streams, "BLOCK", 1200)
     told: list[tuple[str, int]] = []
     prepared(tmp_path, splits, progress=lambda stage, done, total: told.append((stage, done)))
-    assert told == [("train", 25), ("train", 50), ("train", 60), ("valid", 2)]
+    assert told == [("train", 32), ("train", 60), ("valid", 2)]
 
 
 def encoded(tmp_path: Path, splits: dict[str, Split], processes: int | None, **limits: int) -> list[Encoded]:
     tokenizer = Tokenizer.load(tmp_path / "store" / "tokenizer")
     coder = Coder.of(tokenizer, Limits(**limits))
-    return list(encode_lines(lines_of(splits["train"].files), coder, processes=processes))
+    return list(encode_chunks(chunks_of(splits["train"].files), coder, processes=processes))
 
 
 def test_other_processes_do_the_same(tmp_path: Path, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch) -> None:
     prepared(tmp_path, splits)
-    monkeypatch.setattr(encoding, "CHUNK", 7)
+    monkeypatch.setattr(streams, "BLOCK", 300)
     monkeypatch.setattr(encoding, "ALONE", 2)
     one, two = encoded(tmp_path, splits, 1, max_source=6), encoded(tmp_path, splits, 2, max_source=6)
-    assert len(one) == len(two) == 9
+    assert len(one) == len(two) == 8
     for left, right in zip(one, two, strict=True):
         assert left.tally == right.tally
         for name in ("source", "target"):
@@ -243,7 +243,7 @@ def test_errors_of_other_processes_keep_their_place(
     tmp_path: Path, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared(tmp_path, splits)
-    monkeypatch.setattr(encoding, "CHUNK", 7)
+    monkeypatch.setattr(streams, "BLOCK", 300)
     monkeypatch.setattr(encoding, "ALONE", 1)
     file = splits["train"].files[0]
     file.write_text(file.read_text() + '{"src": "a"}\n')
@@ -255,17 +255,17 @@ def test_errors_of_other_processes_keep_their_place(
 
 def test_look_ahead_is_bounded(tmp_path: Path, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch) -> None:
     prepared(tmp_path, splits)
-    monkeypatch.setattr(encoding, "CHUNK", 1)
+    monkeypatch.setattr(streams, "BLOCK", 1)
     monkeypatch.setattr(encoding, "ALONE", 1)
     taken: list[int] = []
 
     def lines() -> Iterator[object]:
-        for number, line in enumerate(lines_of(splits["train"].files)):
+        for number, line in enumerate(chunks_of(splits["train"].files)):
             taken.append(number)
             yield line
 
     coder = Coder.of(Tokenizer.load(tmp_path / "store" / "tokenizer"), Limits())
-    seen = [len(taken) for _ in encode_lines(lines(), coder, processes=2)]  # type: ignore[arg-type]
+    seen = [len(taken) for _ in encode_chunks(lines(), coder, processes=2)]  # type: ignore[arg-type]
     assert len(seen) == 60
     assert all(ahead - done <= 6 for done, ahead in enumerate(seen))
     assert all(a <= b for a, b in pairwise(seen))

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from unilmctl.data.parsing import Columns, from_json, plain_pairs
 from unilmctl.data.reading import BadLine, Record, lines_of, parse_line, read
 from unilmctl.errors import DataError
 
@@ -395,3 +396,39 @@ def test_wishes_of_the_wrong_kind_name_their_line(wishes: str, message: str) -> 
     with pytest.raises(DataError) as caught:
         parse_line(f'{{"src": "a", {wishes}}}'.encode(), "x:7", format="jsonl", wishes=True)
     assert caught.value.message == message
+
+
+LINES = [
+    '{"src": "a", "tgt": "b"}',
+    '{"tgt": "ü \\u00fc", "src": "", "id": 3}',
+    '{"src": "a", "tgt": "b", "refs": ["c"]}',
+    '{"src": "a", "tgt": null}',
+    '{"src": ["a"], "tgt": "b"}',
+    '{"src": "a", "tgt": "b", "id": true}',
+    '{"src": "a", "src": "b", "tgt": "c"}',
+    '{"src": "\\u0000", "tgt": "b"}',
+    '{"src": "\\ud83d", "tgt": "\\ude00"}',
+    '{"src": "a", "tgt": "b"}, {"src": "c", "tgt": "d"}',
+    '{"src": "a", "tgt": "b", "x": [{"y": 1}',
+    '{"z": 2}]}',
+    '{"src": "a", "tgt": 1e999}',
+    "",
+    "[1]",
+    "nonsense",
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(LINES), min_size=1, max_size=5))
+@example(LINES[:1])
+@example(LINES[:2])
+@example(LINES[9:12])  # as many objects as lines, but not one in each
+def test_pairs_of_ordinary_lines_are_their_records(lines: list[str]) -> None:
+    """The quick way gives what the careful one does, or leaves it to that."""
+    columns = Columns()
+    quick = plain_pairs([f"{line}\r\n".encode() for line in lines], columns)
+    ordinary = [line for line in lines if line in LINES[:2]]
+    assert (quick is None) == (len(ordinary) < len(lines))
+    if quick is not None:
+        records = [from_json(line, "f:1", columns, need_target=True) for line in lines]
+        assert quick == ([one.source for one in records], [one.target for one in records])

@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from unilmctl.errors import DataError, ModelError
 from unilmctl.tokens import Roles, Tokenizer, train
+from unilmctl.tokens.memory import lists
+from unilmctl.tokens.pieces import AlbertText, PieceEngine, Words
 from unilmctl.tokens.words import join_words
 
 TEXTS = [
@@ -141,17 +144,40 @@ def test_half_a_surrogate_pair_is_a_data_error(trained: dict[str, Tokenizer], ki
         trained[kind].encode_batch(["fine", "a\ud83d"])
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "sentencepiece", "sentencepiece, NFKC", "XLM-R", "ALBERT"])
 def test_remembered_words_change_nothing(trained: dict[str, Tokenizer], kind: str) -> None:
-    engine = trained[kind]._engine
+    engine: Any = trained[kind.split(",", maxsplit=1)[0]]._engine if kind in trained else None
+    if kind == "sentencepiece, NFKC":
+        engine = train(TEXTS, kind="sentencepiece", size=SIZES["sentencepiece"], lowercase=True)._engine
+    elif engine is None:
+        model = trained["sentencepiece"]._engine.files["spiece.model"]
+        albert = AlbertText(lowercase=True, keep_accents=False) if kind == "ALBERT" else None
+        engine = PieceEngine(model, {}, fairseq=kind == "XLM-R", albert=albert)
+    words = st.text("aab.\u00a0\u3000\u0301\x01é北the fox", max_size=9)
 
     @settings(max_examples=50, deadline=None)
-    @given(st.lists(TEXT, max_size=4))
+    @given(st.lists(TEXT | words, max_size=4))
     @example(["a\n  b", "a  b ", " \x1c x", "Σ Σ\u0301 ΑΣ", "don't  's"])
+    @example(
+        ["aaaa aaaaa ... aaa", "aaa", "a \x01 b", "a \u3000 b", "the " * 400, "a" * 40 + " the", "the▁fox", "", " "]
+    )
     def same(texts: list[str]) -> None:
-        assert engine.encode_batch(texts) == engine.encode_whole(texts)
+        assert lists(engine.encode_flat(texts)) == engine.encode_whole(texts)
 
     same()
+
+
+def test_words_with_two_ways_of_equal_cost_take_their_text(trained: dict[str, Tokenizer]) -> None:
+    engine = trained["sentencepiece"]._engine
+    assert isinstance(engine, PieceEngine)
+    words = Words(engine._processor, ["▁", "a", "aa", "▁b"])
+    words._scores = [-1.0, -2.0, -3.0, -2.0]
+    assert words._best([[0, 1, 2], [0, 2, 1]]) is None  # ▁ a aa, ▁ aa a
+    assert words._best([[0, 2], [0, 1, 1]]) == [0, 2]
+    assert words._best([[3]]) == [3]
+    assert words._best([[0]]) is None  # a word of nothing
+    assert words._best([[1, 1]]) is None  # no blank before it
+    assert words._best([[3, 3]]) is None  # a blank inside
 
 
 @pytest.mark.parametrize(

@@ -11,20 +11,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unilmctl.data.encoding import SHOWN
+from unilmctl.data.encoding import SHOWN, encode_texts
 from unilmctl.data.parsing import Text, decode, mended, sentences_from_json, sentences_of
 from unilmctl.data.reading import detect
 from unilmctl.data.streams import Block, blocks, label_of, opened
 from unilmctl.data.words import marked
 from unilmctl.errors import DataError
-from unilmctl.tokens import Tokenizer
+from unilmctl.tokens import Flat, Tokenizer, flat
 
 LONGEST = 1 << 20
 """Tokens of a stored document at most, unless one sentence is longer: a corpus without blank lines is no document."""
@@ -143,9 +142,7 @@ class TextCoder:
         """Parse, encode and count. DataError names the line."""
         tally = TextTally()
         sentences, opens, ended = self.reader.sentences(block, tally)
-        ids, begins = self._encoded(sentences)
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        tokens = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum()))
+        (tokens, lengths), begins = self._encoded(sentences)
         tally.empty = int((lengths == 0).sum())
         tally.tokens, tally.sentences = len(tokens), len(lengths) - tally.empty
         tally.unknown = int((tokens == self.tokenizer.roles.unknown).sum())
@@ -155,13 +152,12 @@ class TextCoder:
         tally.lengths = Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
         return EncodedText(tokens, lengths, np.diff(document, prepend=0) > 0, begins, ended, tally)
 
-    def _encoded(self, sentences: list[Text]) -> tuple[list[list[int]], NDArray[np.bool_] | None]:
-        """Ids of every sentence, and which of all tokens begin a word [T]."""
-        if self.reader.segmenter is None:
-            raw = iter(self.tokenizer.encode_batch([one for one in sentences if isinstance(one, str)]))
-            tokens = self.tokenizer.encode_tokens
-            return [next(raw) if isinstance(one, str) else tokens(one) for one in sentences], None
-        return marked(self.tokenizer, sentences, self.reader.segmenter)
+    def _encoded(self, sentences: list[Text]) -> tuple[Flat, NDArray[np.bool_] | None]:
+        """Ids of all sentences, and which of them begin a word [T]."""
+        if self.reader.segmenter is not None:
+            ids, begins = marked(self.tokenizer, sentences, self.reader.segmenter)
+            return flat(ids), begins
+        return encode_texts(self.tokenizer, sentences), None
 
 
 def _own_sentences(text: str, _where: str) -> list[Text]:

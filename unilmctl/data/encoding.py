@@ -19,17 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unilmctl.data.parsing import Record, Text
-from unilmctl.data.reading import BadLine, Unread
+from unilmctl.data.reading import BadLine, Chunk, JsonLines, Unread
 from unilmctl.data.settings import Limits
 from unilmctl.errors import OutOfMemory
-from unilmctl.tokens import Tokenizer
+from unilmctl.tokens import Flat, Tokenizer, flat
 
 C = TypeVar("C")
 E = TypeVar("E")
 
 FIELDS = ("source", "target")
-CHUNK = 2000
-"""Lines that are encoded at a time."""
 ALONE = 40
 """Chunks that are encoded before other processes are started."""
 SHOWN = 5
@@ -92,33 +90,49 @@ class Coder:
         room = {"source": limits.max_source - 2, "target": limits.max_target - 1}
         return Coder(tokenizer, room, limits.truncate == "head")
 
-    def __call__(self, chunk: Sequence[Unread]) -> Encoded:
+    def __call__(self, chunk: Chunk) -> Encoded:
         """Parse, encode, cut and count. DataError names the line."""
         tally = Tally()
-        records = list(_kept(chunk, tally))
-        tally.examples = len(records)
-        texts = {"source": [one.source for one in records], "target": [first_target(one) for one in records]}
-        return Encoded({name: self._field(name, texts[name], tally) for name in FIELDS}, tally)
+        pairs = chunk.pairs() if isinstance(chunk, JsonLines) else None
+        texts: tuple[Sequence[Text], Sequence[Text]]
+        if pairs is not None:
+            texts = pairs
+        else:
+            records = list(_kept(chunk.unread() if isinstance(chunk, JsonLines) else chunk, tally))
+            texts = [one.source for one in records], [first_target(one) for one in records]
+        tally.examples = len(texts[0])
+        sources, targets = texts
+        found = {"source": self._field("source", sources, tally), "target": self._field("target", targets, tally)}
+        return Encoded(found, tally)
 
-    def _field(self, name: str, texts: list[Text], tally: Tally) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        ids = self._ids(texts)
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+    def _field(self, name: str, texts: Sequence[Text], tally: Tally) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        tokens, lengths = encode_texts(self.tokenizer, texts)
         most = self.limits[name]
-        for index in np.flatnonzero(lengths > most):
-            ids[index] = ids[index][-most:] if self.keep_end and name == "source" else ids[index][:most]
         tally.lengths[name] = Counter(dict(zip(*_counted(lengths), strict=True)))
         tally.cut[name] = int((lengths > most).sum())
         tally.empty[name] = int((lengths == 0).sum())
-        lengths = np.minimum(lengths, most)
-        tokens = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=int(lengths.sum()))
+        if tally.cut[name]:
+            tokens = _cut(tokens, lengths, most, keep_end=self.keep_end and name == "source")
+            lengths = np.minimum(lengths, most)
         tally.tokens[name] = len(tokens)
         tally.unknown[name] = int((tokens == self.tokenizer.roles.unknown).sum())
         return tokens, lengths
 
-    def _ids(self, texts: list[Text]) -> list[list[int]]:
-        """Ids of raw texts and of ready-made tokens."""
-        raw = iter(self.tokenizer.encode_batch([text for text in texts if isinstance(text, str)]))
-        return [next(raw) if isinstance(text, str) else self.tokenizer.encode_tokens(text) for text in texts]
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[Text]) -> Flat:
+    """Ids of raw texts and of ready-made tokens."""
+    raw = [text for text in texts if isinstance(text, str)]
+    if len(raw) == len(texts):
+        return tokenizer.encode_flat(raw)
+    encoded = iter(tokenizer.encode_batch(raw))
+    tokens = tokenizer.encode_tokens
+    return flat([next(encoded) if isinstance(text, str) else tokens(text) for text in texts])
+
+
+def _cut(tokens: NDArray[np.int32], lengths: NDArray[np.int64], most: int, *, keep_end: bool) -> NDArray[np.int32]:
+    """The tokens of every text without those that are more than `most`, from its end or its beginning."""
+    place = np.arange(len(tokens)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return tokens[place >= np.repeat(lengths - most, lengths)] if keep_end else tokens[place < most]
 
 
 def first_target(record: Record) -> Text:
@@ -126,11 +140,6 @@ def first_target(record: Record) -> Text:
     if record.target is not None:
         return record.target
     return record.references[0] if record.references else ""
-
-
-def encode_lines(lines: Iterable[Unread], coder: Coder, *, processes: int | None = None) -> Iterator[Encoded]:
-    """All `lines` in chunks, in order. processes: None for one per core. DataError names the first bad line."""
-    return encode_chunks(_chunks(iter(lines)), coder, processes=processes)
 
 
 def encode_chunks(given: Iterable[C], coder: Callable[[C], E], *, processes: int | None = None) -> Iterator[E]:
@@ -190,11 +199,6 @@ def _kept(chunk: Sequence[Unread], tally: Tally) -> Iterator[Record]:
                 continue
             item = item.replacement
         yield item
-
-
-def _chunks(lines: Iterator[Unread]) -> Iterator[list[Unread]]:
-    while chunk := list(islice(lines, CHUNK)):
-        yield chunk
 
 
 def _counted(values: NDArray[np.int64]) -> tuple[Any, Any]:

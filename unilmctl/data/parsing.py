@@ -5,6 +5,8 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import chain
+from secrets import randbits
 from typing import Any, NamedTuple
 
 from unilmctl.errors import DataError
@@ -102,6 +104,39 @@ def from_json(text: str, where: str, columns: Columns, *, need_target: bool, wis
         raise _missing(columns.target, where, list(value))
     record = Record(source, target, listed, _id(value, where), where)
     return record._replace(prefix=_field(value, "prefix", where), phrases=_phrases(value, where)) if wishes else record
+
+
+def plain_pairs(lines: Sequence[bytes], columns: Columns) -> tuple[list[str], list[str]] | None:
+    """Sources and targets of JSON lines that are all ordinary; None when one of them needs a closer look (`from_json`).
+
+    All lines are parsed as one list. A fence that no file can know stands between them, so that a line which begins
+    what another ends does not pass.
+    """
+    joined = b",%d," % _FENCE
+    try:
+        values = _JSON.decode(f"[{joined.join(lines).decode()}]")
+    except (ValueError, RecursionError):
+        return None
+    records = values[::2]
+    whole = len(values) == 2 * len(lines) - 1 and values[1::2].count(_FENCE) == len(lines) - 1
+    if not whole or not all(type(record) is dict for record in records):
+        return None
+    sources, targets = ([record.get(name) for record in records] for name in (columns.source, columns.target))
+    ordinary = (
+        set(map(type, chain(sources, targets))) == {str}
+        and all(record.get(columns.references) is None for record in records)
+        and {type(record.get("id")) for record in records} <= {type(None), str, int}
+    )
+    return (sources, targets) if ordinary and _all_sound([*sources, *targets]) else None
+
+
+def _all_sound(texts: list[str]) -> bool:
+    whole = "".join(texts)
+    try:
+        whole.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in whole
 
 
 def sentences_from_json(text: str, where: str, *, field: str, given: bool) -> list[Text]:
@@ -261,6 +296,7 @@ def _no_constant(name: str) -> None:
 
 
 _JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_FENCE = randbits(60)
 
 
 def _name(value: object) -> str:

@@ -9,12 +9,24 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BufferedReader
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from unilmctl.data.parsing import CELLS, Columns, Record, Text, decode, from_json, from_row, mended, parse_line, plain
-from unilmctl.data.streams import first_line, label_of, opened, read_errors
+from unilmctl.data.parsing import (
+    CELLS,
+    Columns,
+    Record,
+    Text,
+    decode,
+    from_json,
+    from_row,
+    mended,
+    parse_line,
+    plain,
+    plain_pairs,
+)
+from unilmctl.data.streams import Block, blocks, first_line, label_of, opened, read_errors
 from unilmctl.errors import DataError
 
 __all__ = ["BadLine", "Columns", "Record", "Text", "Unread", "lines_of", "parse_line", "read"]
@@ -22,6 +34,8 @@ __all__ = ["BadLine", "Columns", "Record", "Text", "Unread", "lines_of", "parse_
 FORMATS = ("auto", "jsonl", "tsv", "csv", "text")
 POLICIES = ("fail", "skip", "replace")
 SUFFIXES = {".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".tsv": "tsv", ".csv": "csv", ".txt": "text"}
+CHUNK = 2000
+"""Lines of a chunk, unless they come in blocks."""
 LONGEST_ROW = 1 << 24  # bytes of one CSV row: a quote that is never closed must not swallow the file
 
 Parser = Callable[[str, str], Record]
@@ -74,6 +88,30 @@ class Unread(NamedTuple):
         return source if self.target is None else _with_target(source, self.reader.record(*self.target))
 
 
+class JsonLines(NamedTuple):
+    """A block of JSON lines that are not parsed yet."""
+
+    block: Block
+    columns: Columns
+    reader: Reader
+
+    def pairs(self) -> tuple[list[str], list[str]] | None:
+        """Sources and targets, if all lines are ordinary: the same as their records, sooner."""
+        return plain_pairs(self.block.lines, self.columns)
+
+    def unread(self) -> list[Unread]:
+        """The lines one by one."""
+        label, _, first, lines = self.block
+        return [
+            Unread(f"{label}:{number}", line.removesuffix(b"\n"), None, self.reader)
+            for number, line in enumerate(lines, first)
+        ]
+
+
+Chunk = JsonLines | list[Unread]
+"""Lines that are encoded together."""
+
+
 def read(
     files: Sequence[Path | str],
     *,
@@ -107,38 +145,71 @@ def lines_of(
     need: bool = True,
 ) -> Iterator[Unread]:
     """The lines of `files`, located but not parsed; see `read`, which parses them one after another."""
+    _check(files, target_files, format, policy)
+    for index, file in enumerate(files):
+        if target_files is not None:
+            yield from _parallel(file, target_files[index], policy)
+        else:
+            with opened(file) as stream:
+                found = detect(file, stream, need_target=need) if format == "auto" else format
+                yield from _single(label_of(file), stream, found, columns, policy, need_target=need)
+
+
+def chunks_of(
+    files: Sequence[Path | str],
+    target_files: Sequence[Path | str] | None = None,
+    *,
+    format: str = "auto",
+    columns: Columns = Columns(),  # noqa: B008 - an immutable value
+    policy: str = "fail",
+) -> Iterator[Chunk]:
+    """The lines that `lines_of` gives, all of which need a target, many at a time."""
+    _check(files, target_files, format, policy)
+    for index, file in enumerate(files):
+        if target_files is not None:
+            yield from _many(_parallel(file, target_files[index], policy))
+            continue
+        with opened(file) as stream:
+            found = detect(file, stream, need_target=True) if format == "auto" else format
+            if found == "jsonl":
+                reader = Reader(partial(from_json, columns=columns, need_target=True), policy)
+                yield from (JsonLines(block, columns, reader) for block in blocks(label_of(file), stream, found))
+            else:
+                yield from _many(_single(label_of(file), stream, found, columns, policy, need_target=True))
+
+
+def _check(files: Sequence[Path | str], target_files: Sequence[Path | str] | None, format: str, policy: str) -> None:
     if format not in FORMATS:
         raise DataError(f"no such data format: {format!r}", f"one of {', '.join(FORMATS)}")
     if policy not in POLICIES:
         raise DataError(f"on_bad_line: {policy!r} is not known", f"one of {', '.join(POLICIES)}")
     if target_files is not None and len(target_files) != len(files):
         raise DataError(f"{len(files)} files but {len(target_files)} target_files", "every source file needs its own")
-    for index, file in enumerate(files):
-        if target_files is not None:
-            yield from _parallel(file, target_files[index], policy)
-        else:
-            yield from _single(file, format, columns, policy, need_target=need)
 
 
-def _single(file: Path | str, format: str, columns: Columns, policy: str, *, need_target: bool) -> Iterator[Unread]:
+def _many(lines: Iterator[Unread]) -> Iterator[list[Unread]]:
+    while chunk := list(islice(lines, CHUNK)):
+        yield chunk
+
+
+def _single(
+    label: str, stream: BufferedReader, format: str, columns: Columns, policy: str, *, need_target: bool
+) -> Iterator[Unread]:
     """Lines of one file that holds sources and targets alike."""
-    with opened(file) as stream:
-        lines = _lines(label_of(file), stream)
-        found = detect(file, stream, need_target=need_target) if format == "auto" else format
-        if found == "jsonl":
-            parse: Parser = partial(from_json, columns=columns, need_target=need_target)
-        elif found == "text":
-            if need_target:
-                hint = "name the files that hold them in target_files"
-                raise DataError(f"{label_of(file)}: plain text has no targets", hint)
-            parse = plain
-        else:
-            lines = _csv_rows(lines) if found == "csv" else lines
-            header, lines = _header(lines, found, columns, need_target=need_target)
-            parse = partial(from_row, format=found, header=header, need_target=need_target)
-        reader = Reader(parse, policy)
-        for where, line in lines:
-            yield Unread(where, line, None, reader)
+    lines = _lines(label, stream)
+    if format == "jsonl":
+        parse: Parser = partial(from_json, columns=columns, need_target=need_target)
+    elif format == "text":
+        if need_target:
+            raise DataError(f"{label}: plain text has no targets", "name the files that hold them in target_files")
+        parse = plain
+    else:
+        lines = _csv_rows(lines) if format == "csv" else lines
+        header, lines = _header(lines, format, columns, need_target=need_target)
+        parse = partial(from_row, format=format, header=header, need_target=need_target)
+    reader = Reader(parse, policy)
+    for where, line in lines:
+        yield Unread(where, line, None, reader)
 
 
 def _parallel(sources: Path | str, targets: Path | str, policy: str) -> Iterator[Unread]:

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from unilmctl.data.encoding import CHUNK
+from unilmctl.data.reading import CHUNK
 from unilmctl.data.settings import Vocabulary
 from unilmctl.data.store import Store, difference
 from unilmctl.data.streams import unreadable

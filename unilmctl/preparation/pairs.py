@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unilmctl.data.encoding import FIELDS, Coder, Tally, encode_lines, first_target
+from unilmctl.data.encoding import FIELDS, Coder, Tally, encode_chunks, first_target
 from unilmctl.data.parsing import Columns, Record, Text
-from unilmctl.data.reading import BadLine, Unread, lines_of
+from unilmctl.data.reading import BadLine, Chunk, Unread, chunks_of, lines_of
 from unilmctl.data.settings import Limits, Split, Vocabulary
 from unilmctl.data.store import Store, StoreWriter
 from unilmctl.data.streams import label_of
@@ -110,7 +110,7 @@ def _build(folder: Path, name: str, split: Split, meta: dict[str, Any], coder: C
     """Encode a split and publish its store."""
     tally = Tally()
     with StoreWriter(folder, FIELDS, meta) as writer:
-        for chunk in encode_lines(_lines(split, work.on_bad_line), coder, processes=work.processes):
+        for chunk in encode_chunks(_chunks(split, work.on_bad_line), coder, processes=work.processes):
             writer.add_many(**chunk.arrays)
             tally.add(chunk.tally)
             work.tell(name, tally.examples, None)
@@ -133,6 +133,11 @@ def _records(split: Split, on_bad_line: str) -> Iterator[Record]:
         record = item.replacement if isinstance(item, BadLine) else item
         if record is not None:
             yield record
+
+
+def _chunks(split: Split, on_bad_line: str) -> Iterator[Chunk]:
+    columns = Columns(split.source, split.target, split.references)
+    return chunks_of(split.files, split.target_files, format=split.format, columns=columns, policy=on_bad_line)
 
 
 def _lines(split: Split, on_bad_line: str) -> Iterator[Unread]:

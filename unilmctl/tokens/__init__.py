@@ -5,6 +5,7 @@
     training    text -> an engine with a vocabulary of its own
     engines     WordPiece and byte-level BPE, through `tokenizers`
     pieces      SentencePiece, through `sentencepiece`
+    memory      words that were met before are not encoded again
     words       WordPiece tokens -> text: `##` glued, no blanks inside Chinese
 
 Text is never control: `[SEP]` or `</s>` typed by a user is encoded as the plain characters it is made of, whatever a
@@ -16,6 +17,7 @@ blank and emoji. Foreign SentencePiece models normalise as they were trained to 
 is exact up to its own normalisation: words and punctuation marks joined by one blank, none between CJK characters.
 """
 
+from unilmctl.tokens.memory import Flat, flat
 from unilmctl.tokens.tokenizer import Roles, Tokenizer, train
 
-__all__ = ["Roles", "Tokenizer", "train"]
+__all__ = ["Flat", "Roles", "Tokenizer", "flat", "train"]

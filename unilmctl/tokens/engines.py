@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from unilmctl.tokens.memory import Memory, splitter
+from unilmctl.tokens.memory import Flat, Memory, flat, splitter
 from unilmctl.tokens.words import PREFIX, join_words
 
 WORDPIECE_ROLES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -24,8 +24,8 @@ class Engine(Protocol):
     """The files that make this engine again when they lie in a folder."""
 
     @property
-    def encode_batch(self) -> Callable[[Sequence[str]], list[list[int]]]:
-        """Texts -> ids of every text, special tokens neither added nor recognised."""
+    def encode_flat(self) -> Callable[[Sequence[str]], Flat]:
+        """Texts -> their ids, special tokens neither added nor recognised."""
         ...
 
     def encode_placed(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]] | None:
@@ -57,7 +57,7 @@ class FastEngine:
         self._tokenizer.encode_special_tokens = True  # special tokens in a text are text
         self.vocabulary = in_order(self._tokenizer.get_vocab(with_added_tokens=True))
         split = splitter(json.loads(definition))
-        self.encode_batch = Memory(split, self.encode_whole).encode_batch if split else self.encode_whole
+        self.encode_flat = Memory(split, self.encode_whole, self.encode_whole).encode_flat if split else self._flat
 
     def __getstate__(self) -> dict[str, Any]:
         return {"kind": self.kind, "files": self.files, "definition": self._definition}
@@ -69,6 +69,9 @@ class FastEngine:
     def encode_whole(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of every text, by the library alone, which spreads a batch over the cores."""
         return [one.ids for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def _flat(self, texts: Sequence[str]) -> Flat:
+        return flat(self.encode_whole(texts))
 
     def encode_placed(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """Ids of every text, and the character at which each begins."""

@@ -2,7 +2,8 @@
 
 `conducting` is a run from its recipe to its report, `starting` makes the model that training starts from, `options`
 says what the keys of a recipe mean, `fitting` drives the training loop and writes the run folder, `measuring` tells
-what is better, `ending` averages the last checkpoints, `watching` shows a run while it goes on.
+what is better, `parts` says of a log's loss what it is made of, `ending` averages the last checkpoints, `watching`
+shows a run while it goes on.
 """
 
 from unilmctl.fitting.conducting import RunReport, conduct, resume
@@ -10,6 +11,7 @@ from unilmctl.fitting.ending import finish
 from unilmctl.fitting.fitting import Fitting
 from unilmctl.fitting.measuring import Measures, better
 from unilmctl.fitting.options import fingerprint, train_options
+from unilmctl.fitting.parts import parts_of
 from unilmctl.fitting.starting import begun, decoding_defaults, with_dropout
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "decoding_defaults",
     "fingerprint",
     "finish",
+    "parts_of",
     "resume",
     "train_options",
     "with_dropout",

@@ -8,6 +8,7 @@ fitting, all decide the same, and the first one writes.
 import math
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 
 from unilmctl import console
 from unilmctl.fitting.measuring import Measures, better
+from unilmctl.fitting.parts import flattened, parts_of, tallies_of
 from unilmctl.model import Encoder
 from unilmctl.recipe import Training
 from unilmctl.runs import Best, RunFolder, StopSignals
@@ -35,7 +37,8 @@ SUMS = ("steps", "loss", "labels", "tokens", "padded_tokens", "seconds")
 class Fitting:
     """One run of training: what stays the same, and (last) where it stands.
 
-    `criterion` is the figure of the validation that the best checkpoint is best by.
+    `criterion` is the figure of the validation that the best checkpoint is best by; `names` are what the log calls the
+    groups that labels may belong to.
     """
 
     folder: RunFolder
@@ -53,6 +56,7 @@ class Fitting:
     processes: Processes = ALONE
     averages: Averages | None = None
     teacher: Teacher | None = None
+    names: Sequence[str] = ()
     position: Position = BEGINNING
     best: Best | None = None
     evaluated: bool = True
@@ -110,7 +114,8 @@ class Fitting:
         self.position, self.evaluated = step.after, not self._is_due(step.number, self.schedule.evaluate_every)
         added = (1, step.loss * step.labels, step.labels, step.tokens, step.padded_tokens, step.seconds)
         if not step.skipped:
-            self.sums = {name: self.sums[name] + value for name, value in zip(SUMS, added, strict=True)}
+            for name, value in {**dict(zip(SUMS, added, strict=True)), **flattened(step.tallies)}.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
         if self._is_due(step.number, self.schedule.log_every) and self.sums["steps"]:
             if self.processes.first:
                 self.folder.log(self._entry(step))
@@ -122,13 +127,14 @@ class Fitting:
             "event": "steps",
             "step": step.number,
             "epoch": step.after.epoch,
-            "loss": sums["loss"] / sums["labels"],
+            "loss": sums["loss"] / max(sums["labels"], 1),
             "learning_rate": step.learning_rate,
             "gradient_norm": step.gradient_norm,
             "padding": 1 - sums["tokens"] / sums["padded_tokens"],
             "skipped": step.after.skipped,
             "tokens_per_second": round(sums["tokens"] / sums["seconds"]),
             "seconds": round(sums["seconds"], 3),
+            **parts_of(tallies_of(sums), self.names),
         }
 
     def _evaluate_and_save(self) -> None:

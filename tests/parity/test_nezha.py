@@ -20,10 +20,10 @@ Floats = NDArray[np.float64]
 FURTHEST = 5
 
 
-def random_encoder() -> Encoder:
+def random_nezha(vocabulary: int = 31) -> Encoder:
     sizes = {"hidden": 24, "layers": 2, "heads": 3, "feedforward": 40, "positions": 64}
     encoder = Encoder(
-        ModelConfig(vocabulary=31, family="nezha", position="relative", relative_distance=FURTHEST, **sizes)
+        ModelConfig(vocabulary=vocabulary, family="nezha", position="relative", relative_distance=FURTHEST, **sizes)
     )
     generator = torch.Generator().manual_seed(5)
     for tensor in encoder.state_dict().values():
@@ -77,7 +77,7 @@ def written_out(encoder: Encoder, ids: list[int], positions: list[int], times: l
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_logits_are_those_of_the_formula(causal: bool) -> None:
-    encoder = random_encoder()
+    encoder = random_nezha()
     ids = [1, 7, 30, 4, 9, 9, 2, 15, 3, 8, 21, 6]
     positions = [0, 1, 2, 3, 4, 5, 6, 7, 7, 8, 8, 20]
     times = list(range(len(ids))) if causal else [0] * len(ids)

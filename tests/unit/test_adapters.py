@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,9 +27,16 @@ def how(*targets: str, rank: int = 2, dropout: float = 0.0) -> Adapting:
     return Adapting(rank, 8.0, dropout, targets or ALL)
 
 
-def learnt(adapting: Adapting, *, steps: int = 4) -> Encoder:
+FUSED: dict[str, Any] = {
+    **{"family": "modernbert", "position": "rotary", "segments": 0, "prenorm": True, "gated": True},
+    **{"linear_bias": False, "norm_bias": False},
+}
+"""A family whose files hold queries, keys and values as one."""
+
+
+def learnt(adapting: Adapting, *, steps: int = 4, **switches: Any) -> Encoder:
     """A tiny encoder whose adapters have learnt something."""
-    encoder, options = tiny_encoder(), options_of(steps=steps)
+    encoder, options = tiny_encoder(**switches), options_of(steps=steps)
     adapt(encoder, adapting, seed=3)
     list(train(encoder, build_optimizer(encoder, options), feed_of(), options))
     return encoder.eval()
@@ -92,38 +100,43 @@ def test_an_encoder_without_averages_and_adapters_is_shown_as_it_is() -> None:
     assert hidden_tensors(encoder, None) == {}
 
 
-def test_peft_finds_its_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("switches", "count"), [({}, 6), (FUSED, 4)])
+def test_peft_finds_its_names(switches: dict[str, Any], count: int, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    encoder, adapting = learnt(how()), replace(how(), base="base")
-    save_model(tmp_path / "base", tiny_encoder(), ModelCard(), None)
+    encoder, adapting = learnt(how(), **switches), replace(how(), base="base")
+    save_model(tmp_path / "base", tiny_encoder(**switches), ModelCard(), None)
     save_adapter(tmp_path, encoder.config, adapting, encoder.state_dict())
-    model = transformers.BertForMaskedLM.from_pretrained(tmp_path / "base")
+    model = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "base")
     linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     adapted = {name for name in linears if re.fullmatch(config["target_modules"], name)}
-    assert len(adapted) == 2 * 6
+    assert len(adapted) == 2 * count
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert tensors.keys() == {f"base_model.model.{name}.lora_{side}.weight" for name in adapted for side in "AB"}
     assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (2, 8.0, "base")
     with torch.no_grad():  # as peft merges
         for name in adapted:
             low, high = (tensors[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
-            linears[name].weight += config["lora_alpha"] / config["r"] * high @ low
+            rank = config["rank_pattern"].get(re.sub(r".*\d+\.", "", name), config["r"])
+            alpha = config["alpha_pattern"].get(re.sub(r".*\d+\.", "", name), config["lora_alpha"])
+            assert low.shape[0] == high.shape[1] == rank
+            linears[name].weight += alpha / rank * high @ low
     merged_model = shown(encoder, None)
     save_model(tmp_path / "merged", merged_model, ModelCard(), None)
-    expected = transformers.BertForMaskedLM.from_pretrained(tmp_path / "merged").state_dict()
+    expected = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "merged").state_dict()
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=1e-5)
 
 
-def test_peft_itself_reads_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("switches", [{}, FUSED])
+def test_peft_itself_reads_them(switches: dict[str, Any], tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     transformers = pytest.importorskip("transformers")
-    encoder, ids = learnt(how()), torch.arange(5, 24)[None]
-    save_model(tmp_path / "base", tiny_encoder(), ModelCard(), None)
+    encoder, ids = learnt(how(), **switches), torch.arange(5, 24)[None]
+    save_model(tmp_path / "base", tiny_encoder(**switches), ModelCard(), None)
     save_model(tmp_path / "merged", shown(encoder, None), ModelCard(), None)
     save_adapter(tmp_path, encoder.config, how(), encoder.state_dict())
-    base, whole = (transformers.BertForMaskedLM.from_pretrained(tmp_path / name) for name in ("base", "merged"))
+    base, whole = (transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / name) for name in ("base", "merged"))
     with torch.no_grad():
         adapted = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()(ids).logits
         torch.testing.assert_close(adapted, whole.eval()(ids).logits, atol=1e-5, rtol=1e-5)

@@ -108,8 +108,9 @@ def test_a_column_for_each_token_that_some_beam_still_reads(reading: Any) -> Non
 def test_sentences_come_and_go_without_touching_the_others(data: strategies.DataObject) -> None:
     """Any history of joining, leaving, parting and merging gives the logits of each sentence decoded alone."""
     reading = data.draw(strategies.sampled_from(["mask", "next"]))
-    changes = data.draw(strategies.sampled_from([{}, {"relative_buckets": 8, "relative_distance": 12}]))
-    decoder = Decoder(tiny_encoder(**changes), FRAME, reading)
+    changes = data.draw(strategies.sampled_from([{}, MODELS[1], *MODELS[-3:]]))
+    frame = replace(FRAME, target_segment=0 if changes.get("segments") == 0 else 1)
+    decoder = Decoder(tiny_encoder(**changes), frame, reading)
     beams = data.draw(strategies.integers(1, 3))
     written: list[tuple[list[int], list[list[int]]]] = []  # of each sentence its source, and its beams' tokens
     state: Written | None = None
@@ -166,20 +167,23 @@ def test_packed_weights_compute_the_same(changes: dict[str, Any]) -> None:
     torch.testing.assert_close(found[..., : len(WORDS)], plain, rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("changes", [{}, *MODELS[-3:]], ids=str)
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-def test_smaller_formats_pack_too(dtype: str) -> None:
-    sources = sentences(4)
-    plain = cached(Decoder(tiny_encoder(), FRAME, "mask"), sources, [[7]] * 4)
-    decoder = Decoder(pack(tiny_encoder(), dtype), FRAME, "mask", memory=cache_format(dtype))
+def test_smaller_formats_pack_too(dtype: str, changes: dict[str, Any]) -> None:
+    sources, frame = sentences(4), replace(FRAME, target_segment=0 if changes.get("segments") == 0 else 1)
+    plain = cached(Decoder(tiny_encoder(**changes), frame, "mask"), sources, [[7]] * 4)
+    decoder = Decoder(pack(tiny_encoder(**changes), dtype), frame, "mask", memory=cache_format(dtype))
     found = cached(decoder, sources, [[7]] * 4)[..., : len(WORDS)]
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, plain, rtol=0.1, atol=0.25)
 
 
+@pytest.mark.parametrize("changes", [{}, *MODELS[-3:]], ids=str)
 @pytest.mark.parametrize("reading", ["mask", "next"])
-def test_float32_does_not_depend_on_the_company(reading: Any) -> None:
+def test_float32_does_not_depend_on_the_company(reading: Any, changes: dict[str, Any]) -> None:
     """To the last bit: whatever else is decoded at the same time, and however far it is padded."""
-    decoder = Decoder(pack(tiny_encoder(hidden=64, positions=256)), replace(FRAME, max_source=240), reading)
+    frame = replace(FRAME, max_source=240, target_segment=0 if changes.get("segments") == 0 else 1)
+    decoder = Decoder(pack(tiny_encoder(**{"hidden": 64, "positions": 256, **changes})), frame, reading)
     long = sentences(3, seed=8, longest=230)
     source = sentences(1, seed=4)[0]
     alone = cached(decoder, [source], [[7, 8, 9, 10]])[0]

@@ -1,6 +1,7 @@
 """No wasted work: what training leaves out changes neither losses nor gradients."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,16 @@ from unilmctl.training.loss import likeliest, smoothed_loss, spent_loss
 from unilmctl.training.scoring import Scoring, score
 
 OBJECTIVES = ("pseudo", "masked", "causal")
+MODELS: list[dict[str, Any]] = [
+    {},
+    {"relative_buckets": 8},
+    {"position": "relative", "relative_distance": 3},
+    {"position": "interleaved"},
+    {
+        **{"position": "rotary", "local_base": 100.0, "global_every": 2, "window": 2},
+        **{"prenorm": True, "gated": True, "linear_bias": False, "norm_bias": False},
+    },
+]
 
 
 def rows(objective: str) -> list[Row]:
@@ -52,10 +63,9 @@ def apart(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("buckets", [0, 8])
-def test_packed_padded_accumulated_and_alone_give_the_same_gradient(objective: str, buckets: int) -> None:
-    encoder = Encoder(replace(tiny_encoder().config, relative_buckets=buckets)).train()
-    encoder.initialize(torch.Generator().manual_seed(2))
+@pytest.mark.parametrize("switches", MODELS, ids=str)
+def test_packed_padded_accumulated_and_alone_give_the_same_gradient(objective: str, switches: dict[str, Any]) -> None:
+    encoder = tiny_encoder(seed=2, **switches).train()
     if encoder.relative is not None:
         torch.nn.init.normal_(encoder.relative.weight, generator=torch.Generator().manual_seed(4))
     made = rows(objective)
@@ -73,9 +83,20 @@ def test_packed_padded_accumulated_and_alone_give_the_same_gradient(objective: s
         assert apart(gradients(encoder, batches, labels), expected) < 1e-5, name
 
 
+@pytest.mark.parametrize("switches", MODELS[2:], ids=str)
+def test_attention_that_drops_is_the_same_attention(switches: dict[str, Any]) -> None:
+    """At a rate that is rounded to nothing, so that only the way differs in which it is computed."""
+    batch = pad(rows("pseudo"), pad_id=0)
+    plain, dropping = (tiny_encoder(seed=2, attention_dropout=rate, **switches).train() for rate in (0.0, 1e-9))
+    found, expected = gradients(dropping, [batch], 9), gradients(plain, [batch], 9)
+    assert found.keys() == {name for name, _ in dropping.named_parameters()}
+    assert apart(found, expected) < 1e-5
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_recomputing_layers_changes_nothing(objective: str) -> None:
-    encoder = tiny_encoder(dropout=0.2).train()
+@pytest.mark.parametrize("switches", [{}, MODELS[-1], MODELS[-2]], ids=str)
+def test_recomputing_layers_changes_nothing(objective: str, switches: dict[str, Any]) -> None:
+    encoder = tiny_encoder(dropout=0.2, **switches).train()
     batch, found = pad(rows(objective), pad_id=0), []
     for recompute in (False, True):
         encoder.recompute = recompute

@@ -14,19 +14,12 @@ from unilmctl.training import Feed, TrainOptions, build_optimizer
 FRAME = Frame(pad=0, start=2, separator=3, mask=4, vocabulary=24, max_source=12, max_target=8)
 
 
-def tiny_encoder(*, dropout: float = 0.0, seed: int = 1) -> Encoder:
-    encoder = Encoder(
-        ModelConfig(
-            vocabulary=24,
-            hidden=16,
-            layers=2,
-            heads=2,
-            feedforward=32,
-            positions=24,
-            dropout=dropout,
-            attention_dropout=dropout,
-        )
-    )
+SIZES = {"vocabulary": 24, "hidden": 16, "layers": 2, "heads": 2, "feedforward": 32, "positions": 24}
+
+
+def tiny_encoder(*, dropout: float = 0.0, seed: int = 1, **switches: Any) -> Encoder:
+    rates = {"dropout": dropout, "attention_dropout": dropout}
+    encoder = Encoder(ModelConfig(**{**SIZES, **rates, **switches}))
     encoder.initialize(torch.Generator().manual_seed(seed))
     return encoder
 

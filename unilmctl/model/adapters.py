@@ -89,7 +89,11 @@ def merged(encoder: Encoder, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def split(name: str, state: Mapping[str, Tensor], parts: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
-    """The matrices [r, I] and [O / P, r] of each of the `parts` of the adapted layer `name`."""
-    up = state[f"{name}.up"]
-    down = state[f"{name}.down"].chunk(len(up))
-    return {part: (down[number], up[number]) for number, part in enumerate(parts)}
+    """The matrices [r, I] and [O / P, r] of each of the `parts` of the adapted layer `name`.
+
+    A lone part is the whole layer: its matrices are [P * r, I] and [O, P * r].
+    """
+    down, up = state[f"{name}.down"], state[f"{name}.up"]
+    if len(parts) == 1:
+        return {parts[0]: (down, torch.block_diag(*up))}  # type: ignore[no-untyped-call]
+    return dict(zip(parts, zip(down.chunk(len(up)), up, strict=True), strict=True))

@@ -178,6 +178,7 @@ class Encoder(nn.Module):
         config, width = self.config, self.config.head_width
         vectors, turn, other = None, None, None
         if config.position == "relative":
+            keys = functional.pad(keys, (0, mask.shape[3] - keys.shape[1]))
             vectors = vectors_of(positions.view(len(keys), -1), keys, width, config.relative_distance)
         elif config.position in ("rotary", "interleaved"):
             interleaved = config.position == "interleaved"
@@ -188,18 +189,18 @@ class Encoder(nn.Module):
 
     def _mask(self, seen: Tensor, positions: Tensor) -> Tensor:
         """A mask [B, 1, T, T] as layers want it, [B, 1 or A, T, T]: bool, or float when something is to be added."""
-        if self.config.position == "relative":
-            return torch.zeros_like(seen, dtype=self.head.bias.dtype).masked_fill_(~seen, -math.inf)
-        mask = seen
+        mask, added = seen, self.relative is not None or self.config.position == "relative"
         if self.relative is not None:
             bias = self.relative(positions, positions).to(self.head.bias.dtype)
             mask = torch.where(mask, bias, float("-inf"))
+        elif added:
+            mask = torch.zeros_like(seen, dtype=self.head.bias.dtype).masked_fill_(~seen, -math.inf)
         if torch.is_grad_enabled():
-            if self.relative is not None or mask.device.type != "cpu":
+            if added or mask.device.type != "cpu":
                 return mask
             return torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
         extra = steady_width(mask.shape[3]) - mask.shape[3]
-        padded: Tensor = functional.pad(mask, (0, extra), value=False if self.relative is None else float("-inf"))
+        padded: Tensor = functional.pad(mask, (0, extra), value=float("-inf") if added else False)
         return padded
 
     def _local_step(self, mask: Tensor, queries: Tensor, keys: Tensor) -> Tensor:

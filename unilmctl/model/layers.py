@@ -162,7 +162,8 @@ class Attention(nn.Module):
         queries = None if asked is None else asked.queries
         query = fused[0] if queries is None else take(fused[0], queries)
         if view.vectors is not None:
-            mixed, _ = attend(query, *fresh, view, self.dropout_rate if self.training else 0.0)
+            seen = _widened(fresh, view.mask.shape[3])
+            mixed, _ = attend(query, *seen, view, self.dropout_rate if self.training else 0.0)
         elif self.training and self.dropout_rate and torch.is_grad_enabled() and fused.device.type == "cpu":
             mixed = mix(fused.contiguous(), view.mask, self.dropout_rate, queries)  # torch has no fast way that drops
         else:
@@ -215,8 +216,7 @@ class Attention(nn.Module):
         A mask that is wider than the keys asks for them to be padded (`steady_width`).
         """
         rate = self.dropout_rate if self.training else 0.0
-        if extra := mask.shape[3] - seen.keys.shape[2]:
-            seen = KeysValues(*(functional.pad(part, (0, 0, 0, extra)) for part in seen))
+        seen = _widened(seen, mask.shape[3])
         if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 query, seen = query.float(), KeysValues(seen.keys.float(), seen.values.float())
@@ -233,6 +233,12 @@ def steady_width(tokens: int) -> int:
     width = -(-tokens // 16) * 16
     rest = width % 512
     return width - rest + 384 if 192 < rest < 384 else width
+
+
+def _widened(seen: KeysValues, width: int) -> KeysValues:
+    """Keys and values [B, A, T, d] padded to this many tokens."""
+    extra = width - seen.keys.shape[2]
+    return KeysValues(*(functional.pad(part, (0, 0, 0, extra)) for part in seen)) if extra else seen
 
 
 def _words(vectors: Tensor) -> Tensor:
@@ -287,7 +293,7 @@ class Layer(nn.Module):
         inner = self.inner(self.norm(hidden) if self.prenorm else hidden)
         if self.gated:
             active, gate = inner.chunk(2, -1)  # (Shazeer 2020, arXiv 2002.05202)
-            inner = self.activation(active) * gate
+            inner = self.activation(active.contiguous()) * gate  # strided numbers are rounded in another way
         else:
             inner = self.activation(inner)
         result: Tensor = hidden + self.dropout(self.outer(inner))

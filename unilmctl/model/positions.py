@@ -34,15 +34,23 @@ class Vectors(NamedTuple):
 
     def scores(self, query: Tensor) -> Tensor:
         """What queries [B, A, Q, d] add to their scaled scores: [B, A, Q, K]."""
-        products = query @ self.table.to(query.dtype).T * query.shape[3] ** -0.5  # [B, A, Q, distances]
-        scores: Tensor = products.gather(3, self.rows[:, None].expand(-1, query.shape[1], -1, -1))
+        table = self.table.to(query.dtype) * query.shape[3] ** -0.5
+        scores: Tensor = _each(query, table.T).gather(3, self._rows(query))
         return scores
 
     def mixed(self, weights: Tensor) -> Tensor:
         """What weights [B, A, Q, K] add to the mixed values: [B, A, Q, d]."""
-        sums = weights.new_zeros(*weights.shape[:3], len(self.table))
-        rows = self.rows[:, None].expand(-1, weights.shape[1], -1, -1)
-        return sums.scatter_add(3, rows, weights) @ self.table.to(weights.dtype)
+        sums = weights.new_zeros(*weights.shape[:3], len(self.table)).scatter_add(3, self._rows(weights), weights)
+        return _each(sums, self.table.to(weights.dtype))
+
+    def _rows(self, like: Tensor) -> Tensor:
+        return self.rows[:, None].expand(-1, like.shape[1], -1, -1)
+
+
+def _each(left: Tensor, right: Tensor) -> Tensor:
+    """[B, A, Q, x] and [x, y] give [B, A, Q, y], a product for each head: none is rounded as the others ask for it."""
+    flat = left.flatten(0, 1)
+    return torch.bmm(flat, right.expand(len(flat), -1, -1)).view(*left.shape[:3], -1)
 
 
 class View(NamedTuple):

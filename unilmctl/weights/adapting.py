@@ -42,7 +42,9 @@ def with_positions(encoder: Encoder, positions: int) -> tuple[Encoder, Resized |
         return encoder, None
     config = replace(encoder.config, positions=positions)
     if encoder.embeddings.position is None:
-        return rebuilt(config, encoder.state_dict(), encoder), Resized("positions", before, positions, "no table")
+        return rebuilt(config, encoder.state_dict(), encoder), Resized(
+            "positions", before, positions, "this family has no table of them"
+        )
     rows = torch.arange(positions) % before
     how = "the last rows dropped" if positions < before else "the old rows repeated from the first"
     changed = _with_rows(encoder, "embeddings.position.weight", rows, config)

@@ -14,7 +14,7 @@ from torch import Tensor
 from unilmctl.errors import WriteError
 from unilmctl.files import write_atomically, write_errors
 from unilmctl.model import ModelConfig
-from unilmctl.model.adapters import TARGETS, Adapting, split
+from unilmctl.model.adapters import PARTS, TARGETS, Adapting, split
 from unilmctl.weights.families import family_of
 
 FOLDER = "adapter"
@@ -57,8 +57,10 @@ def adapter_tensors(config: ModelConfig, how: Adapting, state: dict[str, Tensor]
 def adapter_config(config: ModelConfig, how: Adapting) -> dict[str, object]:
     """adapter_config.json. Its target modules are a pattern: the name of one may be the end of another's."""
     family = family_of(config.family)
-    names = [re.escape(name) for target in how.targets for name in family.modules[TARGETS[target]]]
     layer = r"\d+".join(re.escape(part) for part in family.layer.split("{}"))
+    modules = {target: family.modules[TARGETS[target]] for target in how.targets}
+    names = [re.escape(name) for outside in modules.values() for name in outside]
+    whole = {modules[target][0]: parts for target, parts in PARTS.items() if len(modules.get(target, ())) == 1}
     return {
         "peft_type": "LORA",
         "task_type": None,
@@ -66,6 +68,8 @@ def adapter_config(config: ModelConfig, how: Adapting) -> dict[str, object]:
         "inference_mode": True,
         "r": how.rank,
         "lora_alpha": how.alpha,
+        "rank_pattern": {name: parts * how.rank for name, parts in whole.items()},  # the adapters of all parts
+        "alpha_pattern": {name: parts * how.alpha for name, parts in whole.items()},
         "lora_dropout": how.dropout,
         "target_modules": rf".*\.{layer}\.({'|'.join(names)})",
         "bias": "none",

@@ -262,7 +262,8 @@ def test_a_failed_conversion_leaves_nothing_behind(source: Path, tmp_path: Path)
     [
         ([], "no weights here", "looked for model.safetensors, "),
         (["a.bin", "b.bin"], "has several weight files", "name one of them: "),
-        (["model.ckpt.index", "model.ckpt.meta"], "a TensorFlow checkpoint", "give the model in PyTorch"),
+        (["a.ckpt.index", "b.ckpt.index"], "has several weight files", "name one of them: "),
+        (["model.ckpt.index", "model.ckpt.meta"], "no config.json", "say where it is with --config FILE"),
         (["model.safetensors"], "no config.json", "say where it is with --config FILE"),
     ],
 )
@@ -279,8 +280,9 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     cases = {
         "nowhere": "no such file or folder",
         "model.h5": "this format is not read",
-        "model.ckpt.index": "this format is not read",
-        "model.txt": "neither a folder nor a .safetensors, .bin or .pt file",
+        "model.ckpt.meta": "this format is not read",
+        "model.ckpt.index": "no configuration beside it",
+        "model.txt": "neither a folder nor a .safetensors, .bin, .pt or .index file",
         "model.bin": "no configuration beside it",
     }
     for name, message in cases.items():

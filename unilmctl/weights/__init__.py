@@ -4,6 +4,7 @@ families       how the files of each family name weights and settings
 names          tables between the encoder's names and those on disk, read in both directions
 dialects       other spellings of the same names
 reading        files that are not to be trusted: JSON, safetensors, pickles
+tensorflow     TensorFlow's checkpoints, out of tables, messages and checksums
 sources        where the files of a checkpoint lie
 values         what config.json says, typed and bounded
 configuration  config.json and the model it describes

@@ -21,6 +21,8 @@ def family_name(raw: Mapping[str, Any], tensors: Tensors, where: str, architectu
     for key, meant in OLD_KEYS.items():
         if said in (None, "bert") and raw.get(key) is True:
             return meant
+    if said is None and "num_hidden_groups" in raw:
+        return "albert"  # as Google says it
     if said is not None:
         if not isinstance(said, str) or said not in FAMILIES:
             raise ModelError(f"{where}: models of type '{said}' are not supported", f"supported: {', '.join(FAMILIES)}")

@@ -6,13 +6,13 @@ a token of a BPE the tokens that it is merged from are kept, or it could not ari
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from unilmctl.errors import ModelError
 from unilmctl.tokens import Tokenizer
+from unilmctl.weights.messages import BrokenFileError, fields
 from unilmctl.weights.reading import read_json
 
 PIECE_MODELS = ("sentencepiece.bpe.model", "spiece.model")
@@ -140,43 +140,16 @@ def _renumbered(processor: Any, numbers: dict[str, int]) -> Any:
 def _cut_pieces(model: bytes, numbers: dict[str, int]) -> bytes:
     """A SentencePiece model (protocol buffer) without the pieces that go; everything else is copied byte for byte."""
     kept = []
-    for field, whole, content in _fields(model):
-        if field == 1:
-            piece = next((text for number, _, text in _fields(content) if number == 1), b"").decode()
-            if piece not in numbers and piece not in ("<unk>", "<s>", "</s>"):
-                continue
-        kept.append(whole)
+    try:
+        for field in fields(model):
+            if field.number == 1:
+                piece = next((part.content for part in fields(field.content) if part.number == 1), b"").decode()
+                if piece not in numbers and piece not in ("<unk>", "<s>", "</s>"):
+                    continue
+            kept.append(field.whole)
+    except BrokenFileError as error:
+        raise ModelError(f"the SentencePiece model cannot be cut ({error})") from error
     return b"".join(kept)
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Fields of a protocol buffer message: number, all its bytes, its content (empty unless length-delimited)."""
-    start = 0
-    while start < len(message):
-        tag, at = _varint(message, start)
-        content = b""
-        if tag & 7 == 2:
-            length, at = _varint(message, at)
-            content = message[at : at + length]
-            at += length
-        elif tag & 7 == 0:
-            _, at = _varint(message, at)
-        else:
-            at += 8 if tag & 7 == 1 else 4
-        yield tag >> 3, message[start:at], content
-        start = at
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(message):
-            raise ModelError("the SentencePiece model ends in the middle of a number")
-        byte = message[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

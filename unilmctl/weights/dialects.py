@@ -54,10 +54,39 @@ def _modern_norms(tensors: Tensors, family: Family) -> Tensors:
 
 
 def _as_bert(tensors: Tensors, family: Family) -> Tensors:
-    """Old copies of ERNIE, and Huawei's own NEZHA, are named as if they were BERT."""
-    if family not in (FAMILIES["ernie"], FAMILIES["nezha"]):
+    """Old copies of ERNIE, and NEZHA and RoFormer as they were released, are named as if they were BERT."""
+    if family not in (FAMILIES["ernie"], FAMILIES["nezha"], FAMILIES["roformer"]):
         return tensors
     return _renamed(tensors, lambda name: re.sub(r"^bert\.", f"{family.prefix}.", name))
+
+
+ALBERT_PARTS = (
+    (r"^bert\.encoder\.transformer\.group_(\d+)\.inner_group_0\.", r"encoder.albert_layer_groups.\1.albert_layers.0."),
+    (r"\.attention_1\.self\.", ".attention."),
+    (r"\.attention_1\.output\.dense\.", ".attention.dense."),
+    (r"_layers\.0\.LayerNorm\.", "_layers.0.attention.LayerNorm."),
+    (r"\.LayerNorm_1\.", ".full_layer_layer_norm."),
+    (r"\.ffn_1\.intermediate\.output\.dense\.", ".ffn_output."),
+    (r"\.ffn_1\.intermediate\.dense\.", ".ffn."),
+    (r"^bert\.pooler\.dense\.", "pooler."),
+    (r"^bert\.", ""),
+    (r"^cls\.predictions\.(transform\.)?", "predictions."),
+    (r"^cls\.seq_relationship\.", "sop_classifier.classifier."),
+)
+"""Google's names of the parts of an ALBERT, and those without prefix in PyTorch."""
+
+
+def _albert_of_google(tensors: Tensors, family: Family) -> Tensors:
+    """ALBERT as it was released: in TensorFlow, and called BERT."""
+    if family is not FAMILIES["albert"] or not any(name.startswith("bert.encoder.transformer.") for name in tensors):
+        return tensors
+
+    def named(name: str) -> str:
+        for old, new in ALBERT_PARTS:
+            name = re.sub(old, new, name)
+        return name
+
+    return _renamed(tensors, named)
 
 
 def _with_prefix(tensors: Tensors, family: Family) -> Tensors:
@@ -97,6 +126,7 @@ DIALECTS: tuple[Callable[[Tensors, Family], Tensors], ...] = (
     _without_wrapper,
     _modern_norms,
     _as_bert,
+    _albert_of_google,
     _with_prefix,
     _split_queries,
     _relative_bias,
@@ -109,6 +139,16 @@ def _copies(family: Family) -> dict[str, str]:
     return dict.fromkeys(family.word_copies, words) | dict.fromkeys(family.bias_copies, family.bias)
 
 
+def _of_training(tensors: Tensors) -> tuple[Tensors, list[Leftover]]:
+    """Without what a TensorFlow checkpoint has for training alone (see `tensorflow`)."""
+    states = [name for name in tensors if name.startswith("/")]
+    if not states:
+        return tensors, []
+    more = f" and {len(states) - 1} more" if len(states) > 1 else ""
+    kept = {name: tensor for name, tensor in tensors.items() if name not in states}
+    return kept, [Leftover(f"{states[0][1:]}{more}", "of the training, not of the model; not read")]
+
+
 CONSTANTS = (
     ".position_ids",
     ".token_type_ids",
@@ -118,7 +158,7 @@ CONSTANTS = (
 
 
 def _without_duplicates(tensors: Tensors, family: Family) -> tuple[Tensors, list[Leftover]]:
-    kept, left = dict(tensors), []
+    kept, left = _of_training(dict(tensors))
     for copy, original in _copies(family).items():
         if copy in kept:
             tensor = kept.pop(copy)

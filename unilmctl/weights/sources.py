@@ -1,5 +1,7 @@
 """Where a checkpoint's pieces lie: a folder, a single file with its configuration beside it, or `hf:NAME`.
 
+A checkpoint of TensorFlow is several files, and is called by its index, or by what their names have in common.
+
 A folder may come from anywhere, so a link in it that points out of it is refused. (The cache of huggingface_hub, whose
 links point to its own store of blobs, is the exception.)
 """
@@ -10,6 +12,7 @@ from typing import NamedTuple
 from unilmctl.errors import ModelError, UserError
 from unilmctl.weights.names import Tensors
 from unilmctl.weights.reading import read_json, read_pickle, read_safetensors
+from unilmctl.weights.tensorflow import read_bundle
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -19,9 +22,12 @@ WEIGHT_FILES = (
 )
 """Names of weights in a folder, the preferred one first."""
 
-CONFIG_FILES = ("config.json", "bert_config.json")
+CONFIG_FILES = ("config.json", "bert_config.json", "albert_config.json")
 
 PICKLES = (".bin", ".pt", ".pth")
+
+SINGLE = (".safetensors", *PICKLES, ".index")
+"""What the name of a file ends with that holds a checkpoint, or says where its parts are."""
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -50,12 +56,14 @@ def locate(source: str, config: Path | None = None) -> Source:
     path = download(source.removeprefix("hf:")) if source.startswith("hf:") else Path(source)
     if path.is_dir():
         return _in_folder(path, config)
+    if not path.exists() and Path(f"{source}.index").exists():
+        path = Path(f"{source}.index")
     if not path.exists():
         raise ModelError(f"{source}: no such file or folder", "to fetch from the Hugging Face hub, write hf:NAME")
-    if path.suffix == ".index" or path.name.endswith((".meta", ".h5", ".msgpack", ".onnx")):
+    if path.name.endswith((".meta", ".h5", ".msgpack", ".onnx")):
         raise ModelError(f"{path}: this format is not read", "give the model in PyTorch or safetensors format")
-    if path.suffix not in (".safetensors", *PICKLES):
-        raise ModelError(f"{path}: neither a folder nor a .safetensors, .bin or .pt file")
+    if path.suffix not in SINGLE:
+        raise ModelError(f"{path}: neither a folder nor a .safetensors, .bin, .pt or .index file")
     return Source(path.parent, path, config or _config_beside(path), _tokenizer_beside(path))
 
 
@@ -74,11 +82,9 @@ def _in_folder(folder: Path, config: Path | None) -> Source:
 
 
 def _only_weights(folder: Path) -> Path:
-    found = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", *PICKLES))
+    found = sorted(path for path in folder.iterdir() if path.suffix in SINGLE)
     if len(found) == 1:
         return found[0]
-    if any(path.suffix == ".index" for path in folder.iterdir()):
-        raise ModelError(f"{folder}: a TensorFlow checkpoint", "give the model in PyTorch or safetensors format")
     if found:
         raise ModelError(f"{folder}: has several weight files", f"name one of them: {', '.join(map(str, found))}")
     raise ModelError(f"{folder}: no weights here", f"looked for {', '.join(WEIGHT_FILES)}")
@@ -106,6 +112,11 @@ def read_tensors(weights: Path) -> Tensors:
     """All tensors of a weight file, or of the parts that an index names."""
     if weights.name.endswith(".index.json"):
         return _read_parts(weights)
+    if weights.suffix == ".index":
+        for part in weights.parent.iterdir():
+            if part.name.startswith(f"{weights.stem}.data-"):
+                refuse_outside(weights.parent, part)
+        return read_bundle(weights)
     return read_safetensors(weights) if weights.suffix == ".safetensors" else read_pickle(weights)
 
 

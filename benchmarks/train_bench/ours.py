@@ -85,7 +85,7 @@ class Ours:
         """One step on the batch at `place` of an epoch in order of length, of about so many average `examples`."""
         feed, made = self._feed(LENGTHS[lengths], examples, place)
         batch = feed.batch(0, made)
-        tokens = sum(len(source) + len(target) + 3 for source, target in (feed.examples[i] for i in made.tolist()))
+        tokens = sum(len(one.source) + len(one.target) + 3 for one in (feed.examples[i] for i in made.tolist()))
         seconds = timed(self.engine, lambda: list(self._steps(feed)))
         return Done(seconds, tokens, batch.tokens, len(batch.labels[LANGUAGE_MODEL].targets))
 

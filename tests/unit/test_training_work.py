@@ -10,13 +10,14 @@ from tiny_training import FRAME, feed_of, optimizer_of, options_of, tiny_encoder
 from torch import Tensor
 from torch.nn import functional
 
-from unilmctl.model import Encoder
-from unilmctl.model.kernels import dropout, kept, mix
+from unilmctl.model import Encoder, kernels, layers
+from unilmctl.model.kernels import dropout, kept, mix, reach_of
 from unilmctl.objectives import build
 from unilmctl.rows import LANGUAGE_MODEL, Batch, Example, Row, pack, pack_into, pad
 from unilmctl.training import train
 from unilmctl.training.loss import likeliest, smoothed_loss, spent_loss
 from unilmctl.training.scoring import Scoring, score
+from unilmctl.visibility import PADDING, visible
 
 OBJECTIVES = ("pseudo", "masked", "causal")
 MODELS: list[dict[str, Any]] = [
@@ -166,6 +167,50 @@ def test_attention_by_hand_has_the_gradients_of_autograd(asked: Tensor | None) -
         (mixed * weight).sum().backward()
         found.append((mixed.detach(), inputs.grad, added.grad))
     torch.testing.assert_close(found[0], found[1])
+
+
+def divided(batch: Batch) -> int:
+    return reach_of(visible(batch.slots, batch.slots), batch.slots.document != PADDING)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("worth", [1, 50, 10**4])
+def test_queries_are_divided_where_none_sees_across(
+    objective: str, worth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "MULTIPLE", 2)
+    monkeypatch.setattr(kernels, "WORTH", worth)
+    batch = pad(rows(objective), pad_id=0)
+    seen, tokens = visible(batch.slots, batch.slots), batch.ids.shape[1]
+    seen[batch.slots.document == PADDING] = False
+    saved = {place: place * (tokens - place) for place in range(2, tokens, 2) if not seen[:, :place, place:].any()}
+    best = max(saved, key=lambda place: (saved[place], -place))
+    assert divided(batch) == (best if saved[best] >= worth else 0)
+
+
+def test_a_long_source_sees_itself_alone() -> None:
+    random, frame = np.random.default_rng(3), replace(FRAME, max_source=300, max_target=90)
+    examples = [Example(random.integers(5, 24, s), random.integers(5, 24, t)) for s, t in ((200, 88), (180, 86))]
+    for objective in OBJECTIVES:
+        batch = pad([build(objective)(example, frame, random) for example in examples], pad_id=0)
+        assert divided(batch) == 208, objective  # the first multiple of 16 from 202 on
+    short = examples[0]._replace(target=examples[0].target[:9])
+    assert divided(pad([build("masked")(short, frame, random)], pad_id=0)) == 0
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_divided_queries_have_the_same_gradient(objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the kernel of torch over all tokens: that kernel in two parts, and the one by hand head by head."""
+    encoder, batch = tiny_encoder().train(), pad(rows(objective), pad_id=0)
+    monkeypatch.setattr(layers, "LONG", 0)
+    expected = definition(encoder, batch, 9)
+    monkeypatch.setattr(kernels, "MULTIPLE", 2)
+    monkeypatch.setattr(kernels, "WORTH", 1)
+    monkeypatch.setattr(kernels, "BLOCK", 1)
+    assert divided(batch) > 0
+    for longest in (0, 1024):
+        monkeypatch.setattr(layers, "LONG", longest)
+        assert apart(gradients(encoder, [batch], 9), expected) < 1e-6, longest
 
 
 def test_the_gradient_of_attention_with_dropout_is_that_of_what_was_kept() -> None:

@@ -18,10 +18,11 @@ from torch.utils.checkpoint import checkpoint
 from unilmctl.model.cache import Cache, KeysValues
 from unilmctl.model.config import ModelConfig
 from unilmctl.model.heads import NEXT_SENTENCE
+from unilmctl.model.kernels import reach_of
 from unilmctl.model.layers import Asked, Embeddings, LanguageModelHead, Layer, norm, steady_width
 from unilmctl.model.positions import RelativeBias, View, near, turn_of, vectors_of, within
 from unilmctl.model.scores import own_heads
-from unilmctl.visibility import Slots, visible
+from unilmctl.visibility import PADDING, Slots, visible
 
 
 class Encoder(nn.Module):
@@ -170,7 +171,11 @@ class Encoder(nn.Module):
         seen = visible(slots, slots)[:, None]
         mask = self._mask(seen, positions)
         local = self._mask(within(seen, positions, self.config.window), positions) if self.config.has_local else mask
-        return self._views(mask, local, positions, positions)
+        views = self._views(mask, local, positions, positions)
+        if not torch.is_grad_enabled() or seen.device.type != "cpu":
+            return views
+        reach = reach_of(seen[:, 0], slots.document != PADDING)
+        return [view._replace(reach=reach) for view in views]
 
     def _views(self, mask: Tensor, local: Tensor, positions: Tensor, keys: Tensor) -> list[View]:
         """What each layer knows of tokens at `positions` [R, Q] and keys at `keys` [N, K]; local layers have a mask of

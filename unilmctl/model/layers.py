@@ -16,6 +16,9 @@ from unilmctl.model.config import ModelConfig
 from unilmctl.model.kernels import dropout, mix, take
 from unilmctl.model.positions import View, turned
 
+LONG = 1024
+"""Tokens of a row up to which a CPU trains by `kernels.mix` without dropout too: beyond, its tables are too large."""
+
 
 class Asked(NamedTuple):
     """The slots that the last layer of a full pass works for.
@@ -161,13 +164,13 @@ class Attention(nn.Module):
         fresh = KeysValues(fused[1], fused[2])
         queries = None if asked is None else asked.queries
         query = fused[0] if queries is None else take(fused[0], queries)
+        rate = self.dropout_rate if self.training else 0.0
         if view.vectors is not None:
-            seen = _widened(fresh, view.mask.shape[3])
-            mixed, _ = attend(query, *seen, view, self.dropout_rate if self.training else 0.0)
-        elif self.training and self.dropout_rate and torch.is_grad_enabled() and fused.device.type == "cpu":
-            mixed = mix(fused.contiguous(), view.mask, self.dropout_rate, queries)  # torch has no fast way that drops
+            mixed, _ = attend(query, *_widened(fresh, view.mask.shape[3]), view, rate)
+        elif torch.is_grad_enabled() and fused.device.type == "cpu" and (rate or fused.shape[3] <= LONG):
+            mixed = mix(fused.contiguous(), view.mask, rate, queries, view.reach)
         else:
-            mixed = self._attend(query, fresh, view.mask)
+            mixed = self._attend(query, fresh, view.mask, view.reach)
         mixed = mixed.transpose(1, 2)  # [B, Q, A, d]
         if asked is None:
             return self.finish(hidden, mixed), fresh
@@ -210,11 +213,15 @@ class Attention(nn.Module):
         hidden = hidden[:, -asked:]
         return self.finish(hidden, joined.view(hidden.shape)), weights
 
-    def _attend(self, query: Tensor, seen: KeysValues, mask: Tensor) -> Tensor:
+    def _attend(self, query: Tensor, seen: KeysValues, mask: Tensor, reach: int = 0) -> Tensor:
         """Attention itself, in float32 where a CPU trains in bfloat16: its backward is three times as fast there.
 
-        A mask that is wider than the keys asks for them to be padded (`steady_width`).
+        A mask that is wider than the keys asks for them to be padded (`steady_width`). For `reach` see `View`.
         """
+        if reach:
+            near = KeysValues(*(part[:, :, :reach] for part in seen))
+            first = self._attend(query[:, :, :reach], near, mask[:, :, :reach, :reach])
+            return torch.cat((first, self._attend(query[:, :, reach:], seen, mask[:, :, reach:])), 2)
         rate = self.dropout_rate if self.training else 0.0
         seen = _widened(seen, mask.shape[3])
         if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):

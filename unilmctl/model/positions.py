@@ -56,12 +56,14 @@ def _each(left: Tensor, right: Tensor) -> Tensor:
 class View(NamedTuple):
     """What a layer knows of the tokens beside their hidden states: who sees whom, and where they stand.
 
-    `mask` [B, 1 or A, Q, K] is bool, or float to be added to the scores.
+    `mask` [B, 1 or A, Q, K] is bool, or float to be added to the scores. The first `reach` queries see none but the
+    first `reach` keys.
     """
 
     mask: Tensor
     turn: Turn | None = None
     vectors: Vectors | None = None
+    reach: int = 0
 
     def of(self, queries: Tensor) -> "View":
         """The same for those of the queries alone that `queries` [B, q] names."""

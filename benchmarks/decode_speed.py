@@ -21,10 +21,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from beside import EngineError, Row, line, missed
 from decode_bench import goals
-from decode_bench.goals import Row
 from decode_bench.measuring import FEWER, SENTENCES, Bench
-from decode_bench.process import EngineError
 
 
 def rows(bench: Bench, *, quick: bool) -> Iterator[Row]:
@@ -41,13 +40,6 @@ def rows(bench: Bench, *, quick: bool) -> Iterator[Row]:
     else:
         yield from bench.memory(goals.MEMORY_GOALS, 32)
         yield from bench.mixture(SENTENCES, goals.MIXTURE_OURS, goals.MIXTURE_PEERS)
-
-
-def line(row: Row) -> str:
-    """A row as the table shows it."""
-    goal = row["goal"]
-    verdict = "" if goal is None else f"goal {goal:6.2f}  {'reached' if row['ratio'] >= goal else 'MISSED'}"
-    return f"{row['name']:84} {row['ours']:8.2f} {row['peer']:8.2f}  x{row['ratio']:6.2f}  {verdict}".rstrip()
 
 
 def main() -> None:
@@ -75,7 +67,7 @@ def main() -> None:
             bench.close()
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
-    raise SystemExit(bool(goals.missed(found)))
+    raise SystemExit(bool(missed(found)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 All models have random weights of BERT-base size. What counts are the tokens of the examples, special ones included, and
 neither padding nor second copies. A step is all of it: forward, backward, clipping, update; its time is that of the CPU
-on one thread, else of the wall. Each engine has a process of its own, and they take turns.
+on one thread, else of the wall. Each engine has a process of its own, and they take turns; its first step, whose memory
+is all new, does not count.
 
 The slow twin (s2s-ft's way) pads every example to source + 2 x target maximum, in float32, as there is no other way
 on a CPU. Peers get examples at random; ours takes them in order of length, from an epoch of 2048.
@@ -22,8 +23,9 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from train_bench.goals import Comparison, Row, comparisons, missed, row
-from train_bench.process import EngineError, Process
+from beside import EngineError, Row, line, missed
+from train_bench.goals import Comparison, comparisons, row
+from train_bench.process import Process
 from train_bench.work import Engine
 
 EXAMPLES = {"E2E": 32, "CNN/DM": 8}
@@ -52,7 +54,7 @@ class Bench:
                     rates[engine].append(done.tokens / seconds)
                 else:
                     if not repeat:
-                        self._process(engine).step(lengths=lengths, examples=1, place=place)
+                        self._process(engine).step(lengths=lengths, examples=examples, place=place)  # with new memory
                     work[engine] = done = self._process(engine).step(lengths=lengths, examples=examples, place=place)
                     rates[engine].append(done.tokens / done.seconds)
                 print(f"    {rates[engine][-1]:8.1f} tokens/s  {engine.label}", file=sys.stderr, flush=True)
@@ -76,13 +78,6 @@ def installed(comparison: Comparison) -> bool:
     return comparison.peer.program != "Hugging Face" or find_spec("transformers") is not None
 
 
-def line(row: Row) -> str:
-    """A row as the table shows it."""
-    goal = row["goal"]
-    verdict = "" if goal is None else f"goal {goal:6.2f}  {'reached' if row['ratio'] >= goal else 'MISSED'}"
-    return f"{row['name']:72} {row['ours']:8.1f} {row['peer']:8.1f}  x{row['ratio']:6.2f}  {verdict}".rstrip()
-
-
 def main() -> None:
     """Measures, prints the ratios, and fails when a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -101,7 +96,7 @@ def main() -> None:
                 wanted = [one for one in chosen if re.search(arguments.only, one.name) and installed(one)]
                 for made in bench.rows(wanted, lengths, examples):
                     found.append(made)
-                    print(line(made), flush=True)
+                    print(line(made, width=72), flush=True)
                 bench.close()
     except EngineError as error:
         raise SystemExit(str(error)) from None

@@ -7,7 +7,9 @@ is the peer's to ours. A ratio above 1 is ours to be proud of, whatever is compa
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
+
+from beside import Row
 
 from decode_bench.work import Engine
 
@@ -101,16 +103,6 @@ QUICK_OURS = (Candidate(replace(CAUSAL, workers=2), 24),)
 QUICK_PEERS = tuple(Candidate(replace(engine, workers=2), 8) for engine in (DEEP_INT8, BART_INT8))
 
 
-class Row(TypedDict):
-    """One line of the result; without a goal it is for information."""
-
-    name: str
-    ours: float
-    peer: float
-    ratio: float
-    goal: float | None
-
-
 def row(name: str, ours: Sequence[float], peers: Sequence[Sequence[float]], goal: float | None) -> Row:
     """Medians compared: figures of ours, and those of each peer, of which the one with the highest median counts."""
     mine, best = statistics.median(ours), max(statistics.median(figures) for figures in peers)
@@ -120,8 +112,3 @@ def row(name: str, ours: Sequence[float], peers: Sequence[Sequence[float]], goal
 def memory_row(name: str, ours: float, peer: float, goal: float | None) -> Row:
     """GB compared: the less the better."""
     return {"name": name, "ours": ours, "peer": peer, "ratio": peer / ours, "goal": goal}
-
-
-def missed(rows: Sequence[Row]) -> list[Row]:
-    """Rows whose goal was not reached."""
-    return [one for one in rows if one["goal"] is not None and one["ratio"] < one["goal"]]

@@ -9,8 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from beside import Row
+
 from decode_bench import goals
-from decode_bench.goals import Candidate, Cell, Comparison, Row
+from decode_bench.goals import Candidate, Cell, Comparison
 from decode_bench.process import Process
 from decode_bench.work import Engine, Work
 

@@ -2,7 +2,9 @@
 
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
+
+from beside import Row
 
 from train_bench.work import Engine
 
@@ -25,16 +27,6 @@ class Comparison(NamedTuple):
     name: str
     ours: Engine
     peer: Engine
-    goal: float | None
-
-
-class Row(TypedDict):
-    """One line of the result; without a goal it is for information."""
-
-    name: str
-    ours: float
-    peer: float
-    ratio: float
     goal: float | None
 
 
@@ -65,8 +57,3 @@ def row(comparison: Comparison, ours: Sequence[float], peer: Sequence[float]) ->
     """Medians compared."""
     mine, other = statistics.median(ours), statistics.median(peer)
     return {"name": comparison.name, "ours": mine, "peer": other, "ratio": mine / other, "goal": comparison.goal}
-
-
-def missed(rows: Sequence[Row]) -> list[Row]:
-    """Rows whose goal was not reached."""
-    return [one for one in rows if one["goal"] is not None and one["ratio"] < one["goal"]]

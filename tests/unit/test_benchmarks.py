@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import quality
 import torch
+from beside import missed
 from decode_bench import goals, measuring
 from decode_bench.goals import Comparison, row
 from decode_bench.measuring import ENOUGH, Bench
@@ -113,7 +114,7 @@ def test_less_memory_is_a_higher_ratio() -> None:
 
 def test_a_goal_is_missed_below_it_and_rows_without_one_never() -> None:
     rows = [row("at", [2.0], [[1.0]], 2.0), row("below", [1.9], [[1.0]], 2.0), row("free", [0.1], [[1.0]], None)]
-    assert [one["name"] for one in goals.missed(rows)] == ["below"]
+    assert [one["name"] for one in missed(rows)] == ["below"]
 
 
 def test_every_engine_gets_the_same_sources() -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from beside import missed
 from torch import Tensor
 from train_bench import goals, ours, twin
 from train_bench.work import LENGTHS, PAD, Engine
@@ -30,9 +31,9 @@ def test_a_row_compares_medians_and_a_missed_goal_is_named() -> None:
     comparison = goals.Comparison("name", Engine("a", "b", "c"), Engine("d", "e", "f"), 2.0)
     row = goals.row(comparison, [1.0, 30.0, 40.0], [10.0])
     assert row == {"name": "name", "ours": 30.0, "peer": 10.0, "ratio": 3.0, "goal": 2.0}
-    assert goals.missed([row]) == []
-    assert goals.missed([{**row, "ratio": 1.99}]) != []
-    assert goals.missed([{**row, "ratio": 1.99, "goal": None}]) == []
+    assert missed([row]) == []
+    assert missed([{**row, "ratio": 1.99}]) != []
+    assert missed([{**row, "ratio": 1.99, "goal": None}]) == []
 
 
 def test_examples_are_those_of_the_distribution_and_fit() -> None:

@@ -104,3 +104,25 @@ def test_each_command_refuses_the_recipe_of_the_other(place: Path) -> None:
         pretrain.run(recipe="pairs.yaml")
     assert caught.value.message == "pairs.yaml: there is no section pretrain"
     assert caught.value.hint == "unilmctl finetune trains on pairs"
+
+
+STAGES = (
+    "pretrain.mix=null",
+    "pretrain.stages=[{steps: 3, mix: [{objective: bidirectional}]}, "
+    "{steps: 4, mix: [{objective: bidirectional}, {objective: seq2seq, weight: 1/2}]}]",
+)
+
+
+@pytest.mark.parametrize("question", [8, 9, 14, 15, 17])
+def test_stages_go_on_as_if_never_stopped(question: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = train(*STAGES)
+    epochs = [entry["epoch"] for entry in entries(report, "steps")]
+    assert epochs[-1] > epochs[0]
+    assert [entry["step"] for entry in entries(report, "evaluation")] == [3, 6, 7]
+    expected = contents(place / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(StopSignals, "__call__", StopAt(question, signal.SIGTERM).asked_by)
+        with pytest.raises(Stopped):
+            train(*STAGES, fresh=True)
+    train(*STAGES)
+    assert contents(place / "run") == expected

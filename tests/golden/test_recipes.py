@@ -11,9 +11,11 @@ from unilmctl.decoding import FORMATS
 from unilmctl.errors import DataError
 from unilmctl.generation.options import NORMALIZATIONS, SEARCHES, GenerateOptions
 from unilmctl.model import Encoder, ModelConfig
+from unilmctl.objectives import RATES, SPANS
 from unilmctl.recipe import Generate, dump_yaml, list_recipes, load, require_files, shelf
 
-NAMES = ["cnndm", "csl", "e2e", "gigaword", "lcsts", "multi30k", "quickstart", "squad_qg", "xsum"]
+ON_TEXT = ["pretrain_bert", "pretrain_unilm1", "pretrain_unilm2"]
+NAMES = sorted(["cnndm", "csl", "e2e", "gigaword", "lcsts", "multi30k", "quickstart", "squad_qg", "xsum", *ON_TEXT])
 
 PUBLISHED = {
     # name: source and target tokens, learning rate, warm-up, steps, target mask, beam (1: greedy), longest, penalty
@@ -35,7 +37,9 @@ def test_all_recipes_are_on_the_shelf() -> None:
 def test_a_recipe_is_sound_and_says_how_it_is_run(name: str, tmp_path: Path) -> None:
     text = (shelf() / f"{name}.yaml").read_text(encoding="utf-8")
     recipe = load(name)
-    assert text.splitlines()[0] == f"# unilmctl finetune recipes/{name}.yaml"
+    command = "pretrain" if name in ON_TEXT else "finetune"
+    assert text.splitlines()[0] == f"# unilmctl {command} recipes/{name}.yaml"
+    assert (recipe.pretrain is not None) == (name in ON_TEXT)
     assert "extends:" not in text, "a copy must stand alone"
     assert recipe.run == Path("runs") / name
     assert recipe.data.fetch or recipe.data.generated
@@ -54,6 +58,31 @@ def test_the_published_settings_are_kept(name: str) -> None:
     training = (finetune.learning_rate, finetune.warmup, finetune.steps, finetune.target_mask)
     decoding = (beam, generate.max_length, generate.length_penalty)
     assert (tokens.max_source, tokens.max_target, *training, *decoding) == PUBLISHED[name]
+
+
+def test_the_published_pre_training_is_kept() -> None:
+    first, second = load("pretrain_unilm1").pretrain, load("pretrain_unilm2").pretrain
+    assert first is not None
+    assert second is not None
+    total = sum(entry.weight for entry in first.entries)
+    mix = {entry.objective: (entry.pairing, entry.weight / total, entry.segments) for entry in first.entries}
+    assert mix == {
+        "bidirectional": ("next-sentence", pytest.approx(1 / 3), [0, 1]),
+        "seq2seq": ("adjacent", pytest.approx(1 / 3), [4, 5]),
+        "left-to-right": ("none", pytest.approx(1 / 6), [2, 2]),
+        "right-to-left": ("none", pytest.approx(1 / 6), [3, 3]),
+    }
+    assert {
+        (SPANS[name], RATES[name], entry.span, entry.rate) for name, entry in zip(mix, first.entries, strict=True)
+    } == {("gram", 0.15, None, None)}
+    assert (first.learning_rate, first.warmup, first.steps) == (3e-5, 40_000, 770_000)
+    assert first.batch_tokens * first.accumulate == 330 * 512
+    assert [(entry.objective, entry.pairing) for entry in second.entries] == [("partial", "none")]
+    assert (SPANS["partial"], RATES["partial"]) == ("block", 0.15)
+    assert (second.learning_rate, second.warmup, second.steps, second.adam_beta2) == (6e-4, 24_000, 500_000, 0.98)
+    shape = load("pretrain_unilm2").model.shape
+    assert shape is not None
+    assert (shape.relative_buckets, ModelConfig(vocabulary=9).relative_distance) == (32, 128)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "quickstart"])

@@ -56,6 +56,35 @@ def test_what_is_written_out_is_of_one_command_alone() -> None:
             "r.yaml:4:47: pretrain.mix[0].random: random and keep are shares of one whole, together they are 1.1",
         ),
         (
+            "pretrain: {mix: [{objective: partial, pair: adjacent}]}\n",
+            "r.yaml:4:45: pretrain.mix[0].pair: 'partial' reads a passage as none",
+        ),
+        (
+            "pretrain: {mix: [{objective: seq2seq, pair: next-sentence}]}\n",
+            "r.yaml:4:45: pretrain.mix[0].pair: 'seq2seq' reads a passage as adjacent",
+        ),
+        (
+            "pretrain: {mix: [{objective: seq2seq, window: 9}]}\n",
+            "r.yaml:4:47: pretrain.mix[0].window: a window is for next-token and causal",
+        ),
+        (
+            "pretrain: {mix: [{objective: partial, units: given}]}\n",
+            "r.yaml:4:46: pretrain.mix[0].units: units of the data need data.train.segmenter: given",
+        ),
+        (
+            "pretrain: {steps: 2000, stages: [{steps: 900, mix: [{objective: partial}]}]}\n",
+            "r.yaml:4:19: pretrain.steps: 2000 steps, but the stages have 900",
+        ),
+        (
+            "pretrain: {steps: 2000, stages: [{steps: 2000, mix: [{objective: partial, kepp: 0}]}]}\n",
+            "r.yaml:4:75: pretrain.stages[0].mix[0].kepp: unknown key; did you mean 'keep'?",
+        ),
+        (
+            "pretrain: {steps: 2000,\n  mix: [{objective: causal}],\n"
+            "  stages: [{steps: 2000, mix: [{objective: causal}]}]}\n",
+            "r.yaml:5:8: pretrain.mix: mix and stages exclude each other; each stage has a mix",
+        ),
+        (
             "pretrain: {steps: 5}\n",
             "r.yaml:4:19: pretrain.warmup: 1000 steps of warm-up in 5 steps of training",
         ),

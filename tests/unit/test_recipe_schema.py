@@ -31,7 +31,8 @@ TEXT: dict[str, Any] = {
     **{name: BASE[name] for name in ("data", "model", "tokens")},
     "pretrain": {"mix": {"objective": "causal"}},
 }
-LISTS = {path for path, field in KEYS.items() if section_of(field) and get_origin(field.annotation) is list}
+STAGES = {**TEXT, "pretrain": {"steps": 2000, "stages": {"steps": 2000, "mix": {"objective": "causal"}}}}
+LISTS = {path for path, field in KEYS.items() if section_of(field) and "list[" in str(field.annotation)}
 """Sections that stand in a list; here there is one item in each."""
 
 
@@ -91,7 +92,7 @@ def render(path: tuple[str, ...], line: str) -> tuple[str, int, int]:
         if here in LISTS:
             lines[first] = f"{indent[:-2]}- {lines[first][len(indent) :]}"
 
-    values = TEXT if path[0] == "pretrain" else BASE
+    values = STAGES if path[:2] == ("pretrain", "stages") else TEXT if path[0] == "pretrain" else BASE
     for length in range(1, len(path)):
         values = {**values}
         holder = values
@@ -180,7 +181,7 @@ def test_a_key_that_comes_twice_is_refused(path: tuple[str, ...]) -> None:
 def test_a_section_must_be_a_mapping(path: tuple[str, ...]) -> None:
     text, line, column = render(path, f"{path[-1]}: 2.5")
     what = "a list, such as [a, b]" if path in LISTS else "a mapping of keys to values"
-    assert f"r.yaml:{line}:{column + len(path[-1]) + 2}: {'.'.join(path)}: must be {what}; got 2.5" in mistakes(text)
+    assert f"r.yaml:{line}:{column + len(path[-1]) + 2}: {dotted(path)}: must be {what}; got 2.5" in mistakes(text)
 
 
 def test_every_key_explains_itself() -> None:

@@ -30,6 +30,13 @@ def test_a_copy_is_the_file_itself(tmp_path: Path) -> None:
     assert (tmp_path / "quickstart.yaml").read_bytes() == recipe.find_recipe("quickstart").read_bytes()
 
 
+@pytest.mark.parametrize(("name", "trains"), [("quickstart", "finetune"), ("pretrain_bert", "pretrain")])
+def test_a_copy_says_how_it_is_run(name: str, trains: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "mine.yaml"
+    command.run_copy(recipe=name, destination=target)
+    assert capsys.readouterr().err.endswith(f"change its data paths, then: unilmctl {trains} {target}\n")
+
+
 def test_a_copy_overwrites_nothing(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("mine")

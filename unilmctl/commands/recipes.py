@@ -27,7 +27,8 @@ def run_copy(*, recipe: str, destination: Path) -> None:
         raise UsageError(f"{target}: exists already", "name another file, or remove it")
     with write_atomically(target) as file:
         file.write(source.read_bytes())
-    console.say(f"{target}: a copy of {source.stem}; change its data paths, then: unilmctl finetune {target}")
+    command = "pretrain" if b"\npretrain:" in target.read_bytes() else "finetune"
+    console.say(f"{target}: a copy of {source.stem}; change its data paths, then: unilmctl {command} {target}")
 
 
 def run_check(*, recipe: str, settings: Sequence[str]) -> None:

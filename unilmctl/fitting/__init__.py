@@ -8,7 +8,7 @@ shows a run while it goes on.
 
 from unilmctl.fitting.conducting import RunReport, conduct, resume
 from unilmctl.fitting.ending import finish
-from unilmctl.fitting.fitting import Fitting
+from unilmctl.fitting.fitting import Fitting, Stage
 from unilmctl.fitting.measuring import Measures, better
 from unilmctl.fitting.options import fingerprint, train_options
 from unilmctl.fitting.parts import parts_of
@@ -18,6 +18,7 @@ __all__ = [
     "Fitting",
     "Measures",
     "RunReport",
+    "Stage",
     "begun",
     "better",
     "conduct",

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -33,12 +33,21 @@ from unilmctl.weights import ModelCard
 SUMS = ("steps", "loss", "labels", "tokens", "padded_tokens", "seconds")
 
 
+class Stage(NamedTuple):
+    """What is trained on up to step `until`, and what is measured meanwhile."""
+
+    until: int
+    feed: Feed[Any]
+    validation: Measures | None
+
+
 @dataclass
 class Fitting:
     """One run of training: what stays the same, and (last) where it stands.
 
-    `criterion` is the figure of the validation that the best checkpoint is best by; `names` are what the log calls the
-    groups that labels may belong to.
+    `stages` follow each other to the last step. `criterion` is the figure of the validation that the best checkpoint is
+    best by; each stage has a best of its own, as what it measures is its own. `names` are what the log calls the groups
+    that labels may belong to.
     """
 
     folder: RunFolder
@@ -46,11 +55,10 @@ class Fitting:
     card: ModelCard
     tokenizer: Tokenizer
     optimizer: torch.optim.Optimizer
-    feed: Feed[Any]
+    stages: Sequence[Stage]
     options: TrainOptions
     schedule: Training
     criterion: str
-    validation: Measures | None
     signals: StopSignals
     data: str
     processes: Processes = ALONE
@@ -82,27 +90,44 @@ class Fitting:
         """Trains to the end. Raises Stopped, with everything saved, when a signal came."""
         if not self.evaluated:
             self._evaluate_and_save()
-        steps = train(
-            self.encoder,
-            self.optimizer,
-            self.feed,
-            self.options,
-            start=self.position,
-            stop=self.stop,
-            processes=self.processes,
-            teacher=self.teacher,
-        )
         with self._progress() as progress:
-            for step in steps:
-                progress.show(step)
-                if self.averages is not None and not step.skipped:
-                    self.averages.update(self.encoder, step.number)
-                self._note(step)
-                self._evaluate_and_save()
-                if self.stop():
+            for number, stage in enumerate(self.stages):
+                if self.position.step >= stage.until:
+                    continue
+                if number and self.position.step == self.stages[number - 1].until:
+                    # The batches of an epoch are others now: its rest would be any part of them.
+                    self.position, self.best = self.position._replace(epoch=self.position.epoch + 1, batch=0), None
+                if self._train(stage, progress):
                     break
         if self.stop():
             self._stop()
+
+    def _train(self, stage: Stage, progress: console.TrainingProgress) -> bool:
+        """Trains to the end of a stage, or until asked to stop; says whether it was."""
+        steps = train(
+            self.encoder,
+            self.optimizer,
+            stage.feed,
+            self.options,
+            start=self.position,
+            stop=lambda: self.position.step >= stage.until or self.stop(),
+            processes=self.processes,
+            teacher=self.teacher,
+        )
+        for step in steps:
+            progress.show(step)
+            if self.averages is not None and not step.skipped:
+                self.averages.update(self.encoder, step.number)
+            self._note(step)
+            self._evaluate_and_save()
+            if self.stop():
+                return True
+        return self.position.step < stage.until
+
+    @property
+    def validation(self) -> Measures | None:
+        """What is measured at the step that was done last."""
+        return next(stage for stage in self.stages if self.position.step <= stage.until).validation
 
     def _progress(self) -> console.TrainingProgress:
         return console.TrainingProgress(
@@ -212,7 +237,7 @@ class Fitting:
         raise self.signals.stopped(f"stopped {where if self.saved else 'before the first step'}")
 
     def _is_due(self, number: int, every: int) -> bool:
-        return number % every == 0 or number == self.options.steps
+        return number % every == 0 or number in [stage.until for stage in self.stages]
 
 
 def _figures(found: dict[str, Any]) -> str:

@@ -36,10 +36,15 @@ _WITHOUT_VALUE = {"missing", "string_too_short", "too_short"}
 
 def section_of(field: FieldInfo) -> type[Section] | None:
     """The section that a key opens, or None for a plain value."""
-    for kind in (field.annotation, *get_args(field.annotation)):
-        if isinstance(kind, type) and issubclass(kind, Section):
-            return kind
-    return None
+    return next((kind for kind in _kinds(field.annotation) if issubclass(kind, Section)), None)
+
+
+def _kinds(annotation: Any) -> Iterator[type]:
+    """The plain types that an annotation is made of."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _kinds(inner)
 
 
 def walk(section: type[Section] = Recipe, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:

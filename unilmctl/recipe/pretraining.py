@@ -85,12 +85,24 @@ class Entry(Section):
         return self.pair or ALLOWED.get(self.objective, ("none",))[0]
 
 
+class Stage(Section):
+    """Some steps with a mix of their own."""
+
+    steps: Whole = Field(ge=1, le=1000000000, description="Steps of this stage.")
+    mix: Annotated[list[Entry], Field(min_length=1)] = Field(
+        description="All objectives of this stage: those of earlier ones are forgotten unless they stand here too."
+    )
+
+
 class Pretrain(Training):
     """Pre-training: which objectives, the optimiser, and when to look and to save."""
 
-    mix: Annotated[list[Entry], Field(min_length=1)] = Field(
-        default=[Entry(objective="bidirectional")],
-        description="Objectives; each passage is given one of them by weight, anew in every epoch.",
+    mix: Annotated[list[Entry], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Objectives; each passage is given one by weight, anew in every epoch. null: `bidirectional`.",
+    )
+    stages: Annotated[list[Stage], Field(min_length=1)] | None = Field(
+        default=None, description="Mixes one after another, in the place of `mix`; together they take `steps` steps."
     )
     across_documents: bool = Field(
         default=False, description="A passage that its document does not fill goes on with the next one (RoBERTa)."
@@ -108,3 +120,13 @@ class Pretrain(Training):
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, description="Share of the probability that is spread over all tokens."
     )
+
+    @property
+    def plan(self) -> list[Stage]:
+        """The stages; one where the recipe has a mix."""
+        return self.stages or [Stage(steps=self.steps, mix=self.mix or [Entry(objective="bidirectional")])]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The objectives of all stages."""
+        return [entry for stage in self.plan for entry in stage.mix]

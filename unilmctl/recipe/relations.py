@@ -7,7 +7,7 @@ on a recipe from which wrong values were taken out, and one that touches such a 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from unilmctl.recipe.pretraining import ALLOWED, WITH_WINDOW, Entry
+from unilmctl.recipe.pretraining import ALLOWED, WITH_WINDOW, Entry, Pretrain
 from unilmctl.recipe.schema import BASE_SHAPE, Recipe, Split
 from unilmctl.recipe.syntax import Path
 from unilmctl.recipe.training import Training
@@ -42,8 +42,11 @@ def check(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
         yield from _pairs(recipe)
     else:
         yield from _training(recipe.pretrain, "pretrain")
-        yield from _mix(recipe.pretrain.mix, "pretrain.mix")
-        yield from _units(recipe, recipe.pretrain.mix, "pretrain.mix")
+        yield from _stages(recipe.pretrain)
+        for number, stage in enumerate(recipe.pretrain.plan):
+            where = f"pretrain.stages.{number}.mix" if recipe.pretrain.stages else "pretrain.mix"
+            yield from _mix(stage.mix, where)
+            yield from _units(recipe, stage.mix, where)
         yield from _text(recipe, written)
     yield from _decoding(recipe)
 
@@ -168,6 +171,16 @@ def _set(recipe: Recipe, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
         for key in keys:
             if split is not None and getattr(split, key) != Split.model_fields[key].default:
                 yield name, key
+
+
+def _stages(section: Pretrain) -> Iterator[Broken]:
+    if section.stages is None:
+        return
+    if section.mix is not None:
+        yield Broken("pretrain.mix pretrain.stages", "mix and stages exclude each other; each stage has a mix")
+    together = sum(stage.steps for stage in section.stages)
+    if together != section.steps:
+        yield Broken("pretrain.steps pretrain.stages", f"{section.steps} steps, but the stages have {together}")
 
 
 def _mix(mix: Sequence[Entry], where: str) -> Iterator[Broken]:

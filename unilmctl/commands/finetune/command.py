@@ -10,7 +10,7 @@ from unilmctl.commands.finetune.ingredients import adapting_of, feed_of, frame_o
 from unilmctl.commands.finetune.starting import resumed_model, starting_model
 from unilmctl.commands.finetune.teaching import teacher_of
 from unilmctl.errors import RecipeError
-from unilmctl.fitting import Fitting, RunReport, conduct, fingerprint, resume, train_options
+from unilmctl.fitting import Fitting, RunReport, Stage, conduct, fingerprint, resume, train_options
 from unilmctl.fitting.preparing import wanted_splits, wanted_tokenizer, with_progress
 from unilmctl.model.adapters import adapt
 from unilmctl.preparation import Prepared
@@ -90,17 +90,17 @@ def assemble(
     teacher = teacher_of(plan, encoder, card, prepared.tokenizer)
     if teacher is not None:
         teacher.encoder.to(processes.device)
+    validation = validation_of(plan, prepared, frame, card)
     fitting = Fitting(
         folder=folder,
         encoder=encoder,
         card=card,
         tokenizer=prepared.tokenizer,
         optimizer=optimizer,
-        feed=feed_of(plan, prepared.stores["train"], frame),
+        stages=[Stage(options.steps, feed_of(plan, prepared.stores["train"], frame), validation)],
         options=options,
         schedule=plan.finetune,
         criterion=plan.finetune.keep_best_by,
-        validation=validation_of(plan, prepared, frame, card),
         signals=signals,
         data=fingerprint(prepared.stores["train"]),
         processes=processes,

@@ -12,14 +12,14 @@ from unilmctl.commands.pretrain.validation import Validation
 from unilmctl.data.passages import Passages
 from unilmctl.data.store import Store
 from unilmctl.errors import RecipeError
-from unilmctl.fitting import Fitting, RunReport, conduct, fingerprint, resume, train_options
+from unilmctl.fitting import Fitting, RunReport, Stage, conduct, fingerprint, resume, train_options
 from unilmctl.fitting.preparing import wanted_splits, wanted_tokenizer, with_progress
 from unilmctl.preparation import PreparedText
 from unilmctl.recipe import Pretrain, Recipe
 from unilmctl.rows import Frame
 from unilmctl.runs import RunFolder, StopSignals
 from unilmctl.tokens import Tokenizer
-from unilmctl.training import build_optimizer
+from unilmctl.training import TrainOptions, build_optimizer
 from unilmctl.training.averages import Averages
 from unilmctl.training.distributed import Processes, together
 from unilmctl.training.sharding import shard
@@ -92,22 +92,16 @@ def assemble(
         shard(encoder, processes)
     options = train_options(section, plan.seed)
     frame = frame_of(plan, prepared.tokenizer, encoder.config.segments)
-    mix = mix_of(section.mix, frame, plan, prepared.tokenizer)
-    train, valid = (passages_of(plan, section, prepared.stores.get(name)) for name in ("train", "valid"))
-    assert train is not None, "the schema asks for it"
     fitting = Fitting(
         folder=folder,
         encoder=encoder,
         card=card,
         tokenizer=prepared.tokenizer,
         optimizer=build_optimizer(encoder, options),
-        feed=feed_of(plan, train, mix),
+        stages=stages_of(plan, section, prepared, frame, options),
         options=options,
         schedule=section,
         criterion="loss",
-        validation=None
-        if valid is None
-        else Validation(feed_of(plan, valid, mix, most=section.evaluate_examples), options),
         signals=signals,
         data=fingerprint(prepared.stores["train"]),
         processes=processes,
@@ -116,6 +110,22 @@ def assemble(
     if checkpoint is not None:
         resume(fitting, checkpoint)
     return fitting
+
+
+def stages_of(
+    plan: Recipe, section: Pretrain, prepared: PreparedText, frame: Frame, options: TrainOptions
+) -> list[Stage]:
+    """The stages of the recipe, all on the same passages."""
+    train, valid = (passages_of(plan, section, prepared.stores.get(name)) for name in ("train", "valid"))
+    assert train is not None, "the schema asks for it"
+    stages, until = [], 0
+    for stage in section.plan:
+        until += stage.steps
+        mix = mix_of(stage.mix, frame, plan, prepared.tokenizer)
+        measured = None if valid is None else feed_of(plan, valid, mix, most=section.evaluate_examples)
+        validation = None if measured is None else Validation(measured, options)
+        stages.append(Stage(until, feed_of(plan, train, mix), validation))
+    return stages
 
 
 def passages_of(plan: Recipe, section: Pretrain, store: Store | None) -> Passages | None:

@@ -28,11 +28,11 @@ DECODES = {
 def starting_model(plan: Recipe, section: Pretrain, tokenizer: Tokenizer) -> tuple[Loaded, list[str]]:
     """The encoder with the segments that the mix needs, its card, and what the user should know, a line each."""
     (encoder, card), notes = begun(plan, tokenizer, positions=plan.tokens.max_length)
-    needed = 1 + max((segment for entry in section.mix for segment in entry.segments or ()), default=0)
+    needed = 1 + max((segment for entry in section.entries for segment in entry.segments or ()), default=0)
     if needed > max(encoder.config.segments, 1):
         encoder, resized = with_segments(encoder, needed)
         notes += [f"segments grown from {resized.before} to {needed}: {resized.how}"] if resized else []
-    encoder = _equipped(encoder, section.mix, plan)
+    encoder = _equipped(encoder, section.entries, plan)
     return Loaded(encoder, trained_card(plan, section, card)), notes
 
 
@@ -61,7 +61,7 @@ def resumed_model(loaded: Loaded, plan: Recipe, section: Pretrain) -> Loaded:
 
 def trained_card(plan: Recipe, section: Pretrain, card: ModelCard) -> ModelCard:
     """The card of the models that this recipe makes: how the objective that best teaches to write is decoded."""
-    entry = _writing(section.mix)
+    entry = _writing(section.plan[-1].mix)
     source, target = card.source_segment, card.target_segment
     if entry is not None and entry.segments is not None:
         source, target = entry.segments

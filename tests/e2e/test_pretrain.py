@@ -126,3 +126,33 @@ def test_stages_go_on_as_if_never_stopped(question: int, place: Path, monkeypatc
             train(*STAGES, fresh=True)
     train(*STAGES)
     assert contents(place / "run") == expected
+
+
+UNILM = (
+    "pretrain.mix=[{objective: bidirectional, weight: 1/3, pair: next-sentence, segments: [0, 1]}, "
+    "{objective: seq2seq, weight: 1/3, segments: [4, 5]}, {objective: left-to-right, weight: 1/6, segments: [2, 2]}, "
+    "{objective: right-to-left, weight: 1/6, segments: [3, 3]}]",
+    "pretrain.head_weights.next-sentence=0.5",
+)
+
+
+def test_four_objectives_share_every_batch(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = train(*UNILM, "pretrain.batch_tokens=800")
+    assert "segments grown from 2 to 6: copied: 2 from 0, 3 from 0, 4 from 0, 5 from 1" in capsys.readouterr().err
+    encoder, card = load_model(model_folder(report.run))
+    assert (encoder.config.segments, encoder.config.pair_head) == (6, True)
+    assert (card.objective, card.source_segment, card.target_segment) == ("masked", 4, 5)
+    names = ["bidirectional/lm", "bidirectional/next-sentence", "left-to-right/lm", "right-to-left/lm", "seq2seq/lm"]
+    logged = [*entries(report, "steps"), *entries(report, "evaluation")]
+    assert sorted({name for entry in logged for name in entry["parts"]}) == names
+    for entry in logged:
+        heads: dict[str, list[float]] = {}
+        for name, part in entry["parts"].items():
+            loss, labels = heads.setdefault(name.split("/")[1], [0.0, 0])
+            heads[name.split("/")[1]] = [loss + part["loss"] * part["labels"], labels + part["labels"]]
+            assert 0 <= part["accuracy"] <= 1
+        weighed = {name: loss / labels for name, (loss, labels) in heads.items()}
+        if entry["event"] == "evaluation":
+            assert entry["loss"] == pytest.approx(weighed["lm"] + 0.5 * weighed["next-sentence"])
+    page = (report.run / "report.html").read_text()
+    assert "bidirectional/next-sentence" in page

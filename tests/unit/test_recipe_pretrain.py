@@ -85,6 +85,11 @@ def test_what_is_written_out_is_of_one_command_alone() -> None:
             "r.yaml:5:8: pretrain.mix: mix and stages exclude each other; each stage has a mix",
         ),
         (
+            "pretrain: {mix: [{objective: bidirectional, pair: sentence-order}], head_weights: {next-sentence: 2}}\n",
+            "r.yaml:4:99: pretrain.head_weights.next-sentence: no objective of the mix trains this head; "
+            "those that are trained: lm, sentence-order",
+        ),
+        (
             "pretrain: {steps: 5}\n",
             "r.yaml:4:19: pretrain.warmup: 1000 steps of warm-up in 5 steps of training",
         ),

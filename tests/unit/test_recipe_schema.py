@@ -64,8 +64,8 @@ def flat(annotation: Any) -> Iterator[Any]:
     if origin in (Union, types.UnionType, Annotated):
         for inner in get_args(annotation):
             yield from flat(inner)
-    elif origin is list:
-        yield list
+    elif origin in (list, dict):
+        yield origin
     else:
         yield annotation
 
@@ -133,6 +133,7 @@ def test_a_value_of_the_wrong_type_is_refused(path: tuple[str, ...]) -> None:
         float: "must be a number; got 'some'",
         bool: "must be true or false; got 'some'",
         list: "must be a list, such as [a, b]; got 'some'",
+        dict: "must be a mapping of keys to values; got 'some'",
     }
     if expected.choices:
         expect(path, "2.5", "must be one of ")

@@ -24,6 +24,7 @@ _SENTENCES = {
     "string_pattern_mismatch": "must look like {pattern}",
     "list_type": "must be a list, such as [a, b]",
     "model_type": "must be a mapping of keys to values",
+    "dict_type": "must be a mapping of keys to values",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
     "greater_than_equal": "must be at least {ge}",

@@ -84,6 +84,12 @@ class Entry(Section):
         """What a passage is made, defaults included."""
         return self.pair or ALLOWED.get(self.objective, ("none",))[0]
 
+    @property
+    def heads(self) -> list[str]:
+        """The heads beside the language model's that it trains."""
+        boundary = ["boundary"] if self.objective == "span-boundary" else []
+        return [self.pairing, *boundary] if self.pairing in get_args(SentenceTask) else boundary
+
 
 class Stage(Section):
     """Some steps with a mix of their own."""
@@ -103,6 +109,10 @@ class Pretrain(Training):
     )
     stages: Annotated[list[Stage], Field(min_length=1)] | None = Field(
         default=None, description="Mixes one after another, in the place of `mix`; together they take `steps` steps."
+    )
+    head_weights: dict[Text, Annotated[float, Field(ge=0, le=1000)]] = Field(
+        default={},
+        description="Weights of the losses of heads, `lm` and those of sentence tasks; 1 for each other.",
     )
     across_documents: bool = Field(
         default=False, description="A passage that its document does not fill goes on with the next one (RoBERTa)."

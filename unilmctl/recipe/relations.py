@@ -43,6 +43,7 @@ def check(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
     else:
         yield from _training(recipe.pretrain, "pretrain")
         yield from _stages(recipe.pretrain)
+        yield from _heads(recipe.pretrain)
         for number, stage in enumerate(recipe.pretrain.plan):
             where = f"pretrain.stages.{number}.mix" if recipe.pretrain.stages else "pretrain.mix"
             yield from _mix(stage.mix, where)
@@ -181,6 +182,14 @@ def _stages(section: Pretrain) -> Iterator[Broken]:
     together = sum(stage.steps for stage in section.stages)
     if together != section.steps:
         yield Broken("pretrain.steps pretrain.stages", f"{section.steps} steps, but the stages have {together}")
+
+
+def _heads(section: Pretrain) -> Iterator[Broken]:
+    trained = dict.fromkeys(("lm", *(head for entry in section.entries for head in entry.heads)))
+    for head in section.head_weights:
+        if head not in trained:
+            text = f"no objective of the mix trains this head; those that are trained: {', '.join(trained)}"
+            yield Broken(f"pretrain.head_weights.{head} pretrain.mix", text)
 
 
 def _mix(mix: Sequence[Entry], where: str) -> Iterator[Broken]:

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from unilmctl import console, preparation
 from unilmctl import recipe as recipes
-from unilmctl.commands.pretrain.mixing import SPECIAL, feed_of, mix_of
+from unilmctl.commands.pretrain.mixing import SPECIAL, feed_of, mix_of, names_of
 from unilmctl.commands.pretrain.starting import resumed_model, starting_model
 from unilmctl.commands.pretrain.validation import Validation
 from unilmctl.data.passages import Passages
@@ -90,7 +91,7 @@ def assemble(
     encoder.to(processes.device)
     if section.sharding == "full" and processes.size > 1:
         shard(encoder, processes)
-    options = train_options(section, plan.seed)
+    options = replace(train_options(section, plan.seed), head_weights=section.head_weights)
     frame = frame_of(plan, prepared.tokenizer, encoder.config.segments)
     fitting = Fitting(
         folder=folder,
@@ -102,6 +103,7 @@ def assemble(
         options=options,
         schedule=section,
         criterion="loss",
+        names=names_of(section),
         signals=signals,
         data=fingerprint(prepared.stores["train"]),
         processes=processes,
@@ -123,7 +125,7 @@ def stages_of(
         until += stage.steps
         mix = mix_of(stage.mix, frame, plan, prepared.tokenizer)
         measured = None if valid is None else feed_of(plan, valid, mix, most=section.evaluate_examples)
-        validation = None if measured is None else Validation(measured, options)
+        validation = None if measured is None else Validation(measured, options, names_of(section))
         stages.append(Stage(until, feed_of(plan, train, mix), validation))
     return stages
 

@@ -2,7 +2,7 @@
 
 Which objective a passage is given is the first thing that its generator draws, so it is a function of (seed, epoch,
 passage) as everything else, and passages of all objectives stand in one batch. Their labels carry the number of the
-objective as `group`.
+objective's name as `group`.
 
 Shapes: N passages, K objectives.
 """
@@ -27,7 +27,7 @@ from unilmctl.objectives import (
     with_pair_label,
     words,
 )
-from unilmctl.recipe import Entry, Recipe
+from unilmctl.recipe import Entry, Pretrain, Recipe
 from unilmctl.rows import Frame, Ints, Passage, Row
 from unilmctl.tokens import Tokenizer
 from unilmctl.training import Feed
@@ -60,9 +60,13 @@ class Texts:
 
 @dataclass(frozen=True)
 class Part:
-    """One objective of a mix: what it makes of a passage, its rows, and their lengths from those of passages [N]."""
+    """One objective of a mix: what it makes of a passage, its rows, and their lengths from those of passages [N].
+
+    `group` is the number by which the log knows it.
+    """
 
     objective: Objective
+    group: int
     frame: Frame
     pair: str
     sentences: bool
@@ -77,7 +81,7 @@ class Part:
         row = self.objective(example, self.frame, random)
         if self.window is not None:
             row = windowed(row, self.window)
-        return with_pair_label(row, self.pair, label)
+        return with_pair_label(row, self.pair, label).in_group(self.group)
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,7 @@ class Mix:
     def __call__(self, text: Text, frame: Frame, random: np.random.Generator) -> Row:
         """The row of a passage under the objective that is drawn for it; `frame` is the mix's own for each."""
         del frame
-        number = self.drawn(random)
-        return self.parts[number].row(text, random).in_group(number)
+        return self.parts[self.drawn(random)].row(text, random)
 
     def drawn(self, random: np.random.Generator) -> int:
         """The number of the objective that a fresh generator gives."""
@@ -106,8 +109,15 @@ class Mix:
         return found[chosen, np.arange(len(lengths))]
 
 
+def names_of(section: Pretrain) -> list[str]:
+    """What the objectives of all stages are called; those of one name count as one."""
+    return list(dict.fromkeys(entry.label for entry in section.entries))
+
+
 def mix_of(entries: Sequence[Entry], frame: Frame, plan: Recipe, tokenizer: Tokenizer) -> Mix:
     """The mix that a recipe describes, with rows in `frame`."""
+    assert plan.pretrain is not None, "the command asks for it"
+    names = names_of(plan.pretrain)
     weights = np.array([entry.weight for entry in entries])
     units: dict[str, Units] = {
         "token": None,
@@ -115,11 +125,11 @@ def mix_of(entries: Sequence[Entry], frame: Frame, plan: Recipe, tokenizer: Toke
         "given": "given",
         "sentence": "given",
     }
-    parts = tuple(_part(entry, frame, units[entry.units]) for entry in entries)
+    parts = tuple(_part(entry, names.index(entry.label), frame, units[entry.units]) for entry in entries)
     return Mix(parts, np.cumsum(weights / weights.sum()))
 
 
-def _part(entry: Entry, frame: Frame, units: Units) -> Part:
+def _part(entry: Entry, group: int, frame: Frame, units: Units) -> Part:
     corruption = Corruption(
         target=entry.rate,
         random=entry.random,
@@ -137,7 +147,7 @@ def _part(entry: Entry, frame: Frame, units: Units) -> Part:
         return row_length(entry.objective, passages - targets, targets, frame, corruption)
 
     objective = build(entry.objective, corruption)
-    return Part(objective, frame, entry.pairing, entry.units == "sentence", entry.window, lengths)
+    return Part(objective, group, frame, entry.pairing, entry.units == "sentence", entry.window, lengths)
 
 
 def feed_of(plan: Recipe, passages: Passages, mix: Mix, *, most: int | None = None) -> Feed[Text]:

@@ -7,7 +7,7 @@ import torch
 
 from unilmctl.fitting import begun, decoding_defaults, with_dropout
 from unilmctl.model import Encoder, HeadConfig
-from unilmctl.objectives import BOUNDARY, CLASSES
+from unilmctl.objectives import CLASSES
 from unilmctl.recipe import Entry, Pretrain, Recipe
 from unilmctl.tokens import Tokenizer
 from unilmctl.weights import Loaded, ModelCard
@@ -38,9 +38,10 @@ def starting_model(plan: Recipe, section: Pretrain, tokenizer: Tokenizer) -> tup
 
 def heads_of(mix: Sequence[Entry]) -> list[HeadConfig]:
     """The heads that a mix trains beside the language model's."""
-    tasks = dict.fromkeys(entry.pairing for entry in mix if entry.pairing in CLASSES)
-    heads = [HeadConfig(task, "class", CLASSES[task]) for task in tasks]
-    return heads + [HeadConfig(BOUNDARY, "boundary")] * any(entry.objective == "span-boundary" for entry in mix)
+    names = dict.fromkeys(head for entry in mix for head in entry.heads)
+    return [
+        HeadConfig(name, "class", CLASSES[name]) if name in CLASSES else HeadConfig(name, "boundary") for name in names
+    ]
 
 
 def _equipped(encoder: Encoder, mix: Sequence[Entry], plan: Recipe) -> Encoder:

@@ -1,12 +1,13 @@
 """Validation during pre-training: the loss of each objective on text that is not trained on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from unilmctl.commands.pretrain.mixing import Text
+from unilmctl.fitting import parts_of
 from unilmctl.model import Encoder
-from unilmctl.training import Feed, TrainOptions, evaluate_loss
+from unilmctl.training import Feed, TrainOptions, evaluate, step_loss
 
 
 @dataclass(frozen=True)
@@ -15,9 +16,12 @@ class Validation:
 
     feed: Feed[Text]
     options: TrainOptions
+    names: Sequence[str]
 
     def measure(self, encoder: Encoder, stop: Callable[[], bool]) -> dict[str, Any] | None:
-        """`loss` per label; None when `stop` said yes."""
+        """`loss`, the weighted sum of those of the heads, and `parts` of each objective; None when `stop` said yes."""
         batches = (self.feed.batch(0, indices) for indices in self.feed.order(0))
-        loss = evaluate_loss(encoder, batches, self.options, stop=stop)
-        return None if loss is None else {"loss": loss}
+        tallies = evaluate(encoder, batches, self.options, stop=stop)
+        if tallies is None:
+            return None
+        return {"loss": step_loss(tallies, self.options.head_weights), **parts_of(tallies, self.names)}

@@ -1,6 +1,7 @@
 """Ids equal those of transformers' BertTokenizer on the same vocabulary: cased, uncased, Chinese."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -106,5 +107,36 @@ def test_albert_prepares_its_text(options: dict[str, bool], tmp_path: Path) -> N
     lines = [*LINES[:4], "``Café'' Ångström ÉCOLE", *LINES[8:]]
     assert ours.encode_batch(lines) == [ids(theirs, line) for line in lines]
     assert [getattr(ours.roles, role) for role in ("pad", "start", "separator", "mask")] == [0, 2, 3, 4]
+    ours.save(tmp_path / "copy")
+    assert Tokenizer.load(tmp_path / "copy").fingerprint() == ours.fingerprint()
+
+
+WORDS = ["今天天气", "天气", "非常", "公园", "iphone", "3", "##5", "cafe", "##s", *"今天很好我们去，。.", "##天"]
+CHINESE = [
+    "今天天气非常好，我们去公园。",
+    "我们 去公园 iPhone 35 Cafés",
+    "天天气氛",
+    "",
+    "  ",
+    "非常\t好\u3000今天天气x",
+]
+
+
+@pytest.mark.parametrize("saved_by_them", [False, True])
+def test_roformer_reads_the_words_that_jieba_finds(saved_by_them: bool, tmp_path: Path) -> None:
+    pytest.importorskip("rjieba")
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    theirs = transformers.RoFormerTokenizer({token: index for index, token in enumerate(tokens)})
+    folder = tmp_path / "model"
+    if saved_by_them:  # with a splitter that is not theirs
+        theirs.save_pretrained(folder)
+    else:
+        folder.mkdir()
+        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps({"model_type": "roformer"}))
+    ours = pickle.loads(pickle.dumps(Tokenizer.load(folder)))
+    assert [ours.encode(text) for text in CHINESE] == [ids(theirs, text) for text in CHINESE]
+    assert ours.tokens(ours.encode(CHINESE[0]))[:3] == ["今天天气", "非常", "好"]
+    assert ours.decode(ours.encode(CHINESE[0])) == CHINESE[0]
     ours.save(tmp_path / "copy")
     assert Tokenizer.load(tmp_path / "copy").fingerprint() == ours.fingerprint()

@@ -152,7 +152,7 @@ def test_chinese_words_are_found(tokenizer: Tokenizer) -> None:
 
 def test_sentencepiece_does_not_tell_where_words_are() -> None:
     pytest.importorskip("rjieba")
-    with pytest.raises(ModelError, match="SentencePiece vocabulary does not tell"):
+    with pytest.raises(ModelError, match="this vocabulary does not tell where its pieces begin"):
         begins(train(WORDS * 3, kind="sentencepiece", size=320), "one", "rjieba")
 
 

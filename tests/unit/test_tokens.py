@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -370,6 +371,17 @@ def test_mpnet_never_uses_the_special_tokens_of_bert(tmp_path: Path, said: dict[
     assert tokenizer.roles == Roles(pad=1, unknown=5, start=0, separator=2, mask=10)
     tokenizer.save(folder / "copy")
     assert Tokenizer.load(folder / "copy").roles == tokenizer.roles
+
+
+def test_a_roformer_of_words_needs_a_segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rjieba", None)
+    folder = write_vocabulary(tmp_path, [*FIVE, "天", "气"])
+    (folder / "config.json").write_text(json.dumps({"model_type": "roformer"}))
+    assert Tokenizer.load(folder).tokens(Tokenizer.load(folder).encode("天气")) == ["天", "气"]  # of characters
+    write_vocabulary(tmp_path, [*FIVE, "天气"])
+    with pytest.raises(ModelError, match="the vocabulary of RoFormer needs rjieba, which is not installed") as caught:
+        Tokenizer.load(folder)
+    assert caught.value.hint == "pip install 'unilmctl[zh]'"
 
 
 def test_a_model_trained_here_is_not_renumbered(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class FastEngine:
     def _flat(self, texts: Sequence[str]) -> Flat:
         return flat(self.encode_whole(texts))
 
-    def encode_placed(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+    def encode_placed(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]] | None:
         """Ids of every text, and the character at which each begins."""
         encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [(one.ids, [start for start, _ in one.offsets]) for one in encoded]
@@ -89,17 +89,19 @@ class FastEngine:
         return self._definition.encode()
 
 
-def wordpiece_definition(vocabulary: dict[str, int], *, lowercase: bool, accents: bool | None, chinese: bool) -> str:
+def wordpiece_definition(
+    vocabulary: dict[str, int], *, lowercase: bool, accents: bool | None, chinese: bool, words: bool = False
+) -> str:
     """tokenizer.json text of BERT's WordPiece.
 
     `accents`: whether accents are stripped; None strips them when `lowercase` (BERT's habit). `chinese`: whether every
-    CJK character is a word of its own.
+    CJK character is a word of its own. `words`: the text has a blank between any two words, and no other word ends.
     """
     tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=chinese, strip_accents=accents, lowercase=lowercase
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit() if words else pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix=PREFIX)
     return str(tokenizer.to_str())
 

@@ -1,12 +1,14 @@
 """A model folder's tokenizer files to an engine."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from unilmctl.errors import ModelError
 from unilmctl.tokens.engines import Engine, FastEngine, bpe_definition, only_special, wordpiece_definition
 from unilmctl.tokens.pieces import AlbertText, PieceEngine
+from unilmctl.tokens.segmented import SegmentedEngine
 
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spiece.model")
 SIDE_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -24,13 +26,16 @@ ROLE_NAMES = {
 MPNET_NAMES = {"pad": ("<pad>",), "unknown": ("[UNK]",), "start": ("<s>",), "separator": ("</s>",), "mask": ("<mask>",)}
 """MPNet's: its vocabulary has BERT's special tokens too, and never uses them."""
 
+ROFORMER = "RoFormerTokenizer"
+
 TOLD_BY_MODEL = {
     "xlm-roberta": ("XLMRobertaTokenizer", SENTENCEPIECE_FILES),
     "albert": ("AlbertTokenizer", SENTENCEPIECE_FILES),
     "mpnet": ("MPNetTokenizer", ("vocab.txt", "tokenizer.json")),
+    "roformer": (ROFORMER, ("vocab.txt", "tokenizer.json")),
 }
 """Models whose tokenizer is read in a way of its own, the class of transformers that does so, and the files it has. (A
-Chinese ALBERT has BERT's tokenizer.)"""
+Chinese ALBERT has BERT's tokenizer, and so has a RoFormer whose vocabulary holds characters.)"""
 
 KINDS = {"WordPiece": "wordpiece", "BPE": "bpe", "Unigram": "sentencepiece"}
 
@@ -94,6 +99,8 @@ def _with_class(folder: Path, files: dict[str, bytes]) -> dict[str, bytes]:
     config = _json({path.name: path.read_bytes()}, path.name) if path.is_file() else {}
     for model, (name, usual) in TOLD_BY_MODEL.items():
         told = str(config.get("model_type")).startswith(model) or str(config.get("tokenizer_class")).startswith(name)
+        if name == ROFORMER and not _holds_words(files):
+            continue
         if told and not _is(files, name) and not files.keys().isdisjoint(usual):
             said = _json(files, "tokenizer_config.json") | {"tokenizer_class": name}
             return {**files, "tokenizer_config.json": (json.dumps(said, ensure_ascii=False) + "\n").encode()}
@@ -105,6 +112,18 @@ def _is(files: dict[str, bytes], name: str) -> bool:
     return str(_json(files, "tokenizer_config.json").get("tokenizer_class")).startswith(name)
 
 
+def _holds_words(files: dict[str, bytes]) -> bool:
+    """Whether a vocabulary has words of several ideographs, as only a segmenter finds them."""
+    model = _json(files, "tokenizer.json").get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    tokens = (
+        vocabulary
+        if isinstance(vocabulary, dict)
+        else files.get("vocab.txt", b"").decode("utf-8", "replace").split("\n")
+    )
+    return any(re.fullmatch("[\u4e00-\u9fff]{2,}\r?", token) for token in tokens)
+
+
 def _whole(folder: Path, files: dict[str, bytes]) -> Engine:
     definition = _json(files, "tokenizer.json")
     model = definition.get("model")
@@ -114,6 +133,9 @@ def _whole(folder: Path, files: dict[str, bytes]) -> Engine:
     if kind != "wordpiece" and not definition.get("decoder"):
         raise ModelError(f"{folder / 'tokenizer.json'}: has no decoder, so that its tokens cannot become text again")
     special = [name for names in role_names(files).values() for name in names]
+    if kind == "wordpiece" and _is(files, ROFORMER):  # transformers cannot write its splitter, and writes BERT's
+        definition["pre_tokenizer"] = {"type": "WhitespaceSplit"}
+        return SegmentedEngine(kind, only_special(definition, special), files)
     return FastEngine(kind, only_special(definition, special), files)
 
 
@@ -128,8 +150,11 @@ def _wordpiece(folder: Path, files: dict[str, bytes]) -> Engine:
     if not isinstance(lowercase, bool):
         lowercase = not any(token != token.lower() for token in tokens if not token.startswith(("[", "<")))
     accents, chinese = config.get("strip_accents"), config.get("tokenize_chinese_chars", True)
-    definition = wordpiece_definition(vocabulary, lowercase=lowercase, accents=accents, chinese=bool(chinese))
-    engine = FastEngine("wordpiece", definition, files)
+    words = _is(files, ROFORMER)
+    definition = wordpiece_definition(
+        vocabulary, lowercase=lowercase, accents=accents, chinese=bool(chinese) and not words, words=words
+    )
+    engine = (SegmentedEngine if words else FastEngine)("wordpiece", definition, files)
     engine.vocabulary = tokens  # a token that is listed twice has two ids, and so has the model's embedding
     return engine
 

@@ -74,12 +74,12 @@ class Tokenizer:
         return ids, lengths
 
     def encode_placed(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-        """Ids of every text, and the character at which each of them begins. ModelError for SentencePiece."""
+        """Ids of every text, and the character at which each begins. ModelError for SentencePiece and RoFormer."""
         encoded = self._engine.encode_placed(texts)
         if encoded is None:
             raise ModelError(
-                "a SentencePiece vocabulary does not tell where its pieces begin in a text",
-                "a segmenter needs a WordPiece or byte-level BPE vocabulary",
+                "this vocabulary does not tell where its pieces begin in a text",
+                "a segmenter needs BERT's WordPiece or a byte-level BPE",
             )
         unknown = self.roles.unknown
         return [([unknown if i in self._control else i for i in ids], starts) for ids, starts in encoded]

@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from unilmctl.data import batching
 from unilmctl.data.batching import Ints, batches, packed_batches, padded_length, padding
 
 
@@ -97,3 +98,22 @@ def test_packed_batches_hold_every_example_once_and_are_filled(
     for batch, following in zip(got, [*got[1:], None], strict=False):
         assert len(batch) == 1 or rows[batch].sum() <= budget
         assert following is None or rows[batch].sum() + rows[following[0]] > budget
+
+
+@pytest.mark.parametrize("longest", [300, 100_000])
+def test_the_order_is_that_of_wide_numbers(longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small numbers and slices save memory, and change nothing: the slow twin uses 64 bits and all examples at once."""
+    monkeypatch.setattr(batching, "SLICE", 100)
+    lengths = np.random.default_rng(0).integers(1, longest, 350)
+    rows = padded_length(row(lengths, lengths // 2))
+    random = np.random.default_rng([1, 5])
+    shuffled = random.permutation(len(rows))
+    order = shuffled[np.argsort(rows[shuffled], kind="stable")]
+    got = made(lengths, 900, 1, 5)
+    places = np.argsort([np.flatnonzero(order == batch[0])[0] for batch in got])
+    assert np.concatenate([got[place] for place in places]).tolist() == order.tolist()
+    assert places.tolist() == np.argsort(random.permutation(len(got))).tolist()
+    small = batches(
+        lengths.astype(np.int32), (lengths // 2).astype(np.int32), row_length=row, batch_tokens=900, seed=1, epoch=5
+    )
+    assert [batch.tolist() for batch in small] == [batch.tolist() for batch in got]

@@ -12,7 +12,7 @@ Bars = list[tuple[int, int, int]]
 """(first length, last length, how many examples) of neighbouring stretches."""
 
 
-def histogram(lengths: NDArray[np.int64], *, bars: int = BARS) -> Bars:
+def histogram(lengths: NDArray[np.int32] | NDArray[np.int64], *, bars: int = BARS) -> Bars:
     """(first length, last length, how many examples) of at most `bars` equally wide stretches, from lengths [N]."""
     if not len(lengths):
         return []

@@ -178,9 +178,9 @@ class Store:
         start, end = shard[f"{name}.offsets"][row : row + 2]
         return np.array(shard[f"{name}.tokens"][start:end], dtype=np.int64)
 
-    def lengths(self, name: str) -> NDArray[np.int64]:
+    def lengths(self, name: str) -> NDArray[np.int32]:
         """How many tokens the field `name` has in every example [N]."""
-        return np.concatenate([np.diff(shard[f"{name}.offsets"]) for shard in self._shards])
+        return np.concatenate([np.diff(shard[f"{name}.offsets"]).astype(np.int32) for shard in self._shards])
 
     def is_stale(self, meta: dict[str, Any]) -> str | None:
         """Why this store is not what `meta` asks for; None when it is."""

@@ -54,7 +54,7 @@ def _described(store: Store) -> dict[str, dict[str, Any]]:
     return {field: _lengths(store.lengths(field)) for field in store.fields}
 
 
-def _lengths(lengths: NDArray[np.int64]) -> dict[str, Any]:
+def _lengths(lengths: NDArray[np.int32]) -> dict[str, Any]:
     entry: dict[str, Any] = {"examples": len(lengths), "tokens": int(lengths.sum())}
     if len(lengths):
         entry["shortest"], entry["longest"] = int(lengths.min()), int(lengths.max())

@@ -72,6 +72,14 @@ def test_documents_do_not_depend_on_blocks(tokenizer: Tokenizer, lines: list[str
         assert stored(tokenizer, blocks_of(raw, size), TextReader()) == expected
 
 
+def test_a_block_at_once_is_the_same_as_line_by_line(tokenizer: Tokenizer) -> None:
+    lines = [b"one two\r\n", b"\r\n", "三 three\r\r\n".encode(), b" \n", b"four"]
+    reader = TextReader(policy="skip")
+    quick = reader.sentences(Block("f", "text", 1, lines), TextTally())
+    careful = reader.sentences(Block("f", "text", 1, [*lines[:1], b"\0\n", *lines[1:]]), TextTally())
+    assert quick == careful == (["one two", "三 three\r", "four"], [True, True, True], False)
+
+
 def test_a_line_is_a_document_with_its_own_sentences(tokenizer: Tokenizer) -> None:
     lines = ["one two. three", "", "北京。爱天！” 我", "four"]
     raw = [line.encode() + b"\n" for line in lines]

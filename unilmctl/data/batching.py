@@ -41,7 +41,7 @@ def batches(
     objective makes of them [N]. batch_tokens: a batch's rows times its padded length stay within it; a row that alone
     is longer gets a batch of its own.
     """
-    lengths = padded_length(_row_lengths(source_lengths, target_lengths, row_length))
+    lengths = _row_lengths(source_lengths, target_lengths, lambda *both: padded_length(row_length(*both)))
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(np.arange(len(lengths), dtype=np.int32))
     order = order[np.argsort(_narrow(lengths[order]), kind="stable")].astype(np.int64)

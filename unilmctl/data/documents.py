@@ -96,6 +96,9 @@ class TextReader:
         """
         apart = self.documents == "lines" or block.format == "jsonl"
         parse = self._parser(block)
+        texts = None if apart else _texts(block.lines)
+        if texts is not None:
+            return _paragraphs(texts, fresh=block.first == 1)
         sentences: list[Text] = []
         opens: list[bool] = []
         fresh = block.first == 1
@@ -158,6 +161,32 @@ class TextCoder:
             ids, begins = marked(self.tokenizer, sentences, self.reader.segmenter)
             return flat(ids), begins
         return encode_texts(self.tokenizer, sentences), None
+
+
+def _texts(lines: Sequence[bytes]) -> list[str] | None:
+    """The lines of a block as text, all at once; None when there is something wrong with one of them."""
+    whole = b"".join(lines)
+    try:
+        texts = whole.removesuffix(b"\n").decode().split("\n")
+    except UnicodeDecodeError:
+        return None
+    if b"\r" in whole:
+        texts = [text.removesuffix("\r") for text in texts]
+    return None if b"\0" in whole else texts
+
+
+def _paragraphs(lines: list[str], *, fresh: bool) -> tuple[list[Text], list[bool], bool]:
+    """The lines that are not blank, which of them come first after a blank one, and whether a blank one is the last."""
+    sentences: list[Text] = []
+    opens: list[bool] = []
+    for line in lines:
+        if line and not line.isspace():
+            sentences.append(line)
+            opens.append(fresh)
+            fresh = False
+        else:
+            fresh = True
+    return sentences, opens, fresh
 
 
 def _own_sentences(text: str, _where: str) -> list[Text]:

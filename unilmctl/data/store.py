@@ -218,7 +218,7 @@ def _joined(parts: list[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
 
 def _map(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a safetensors file as views of its bytes. ValueError when the header does not fit the file."""
-    data = np.memmap(path, dtype=np.uint8, mode="r")
+    data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))  # plain: slices of a memmap itself are slow
     size = int.from_bytes(data[:8].tobytes(), "little")
     if size > len(data) - 8:
         raise ValueError(f"{path.name} is cut short")

@@ -29,7 +29,7 @@ class ModelConfig:
     others no further than `window` positions, and turn by `local_base` instead of `rotary_base`.
 
     `heads_extra` are heads beside the language model's; see `with_heads`. `inner_positions` > 0 adds a table of second
-    positions (GLM).
+    positions (GLM). `generator` is a smaller encoder that borrows the embeddings of this one, while ELECTRA trains.
     """
 
     vocabulary: int
@@ -64,6 +64,7 @@ class ModelConfig:
     pair_head: bool = False
     heads_extra: tuple[HeadConfig, ...] = ()
     inner_positions: int = 0
+    generator: "ModelConfig | None" = None
 
     def __post_init__(self) -> None:
         names = [head.name for head in self.heads_extra]
@@ -75,6 +76,8 @@ class ModelConfig:
             raise ModelError(f"position '{self.position}' is not supported", f"supported: {', '.join(POSITIONS)}")
         if self.position == "relative" and self.relative_buckets:
             raise ModelError("a relative bias and vectors of distances do not go together")
+        if self.generator is not None and self.generator.tables != self.tables:
+            raise ModelError("a generator has other embeddings than the model whose embeddings it shall borrow")
         if self.hidden % self.heads:
             raise ModelError(f"hidden size {self.hidden} is not a multiple of {self.heads} attention heads")
         if self.position in ("rotary", "interleaved", "relative") and self.head_width % 2:
@@ -129,6 +132,27 @@ class ModelConfig:
     def embedding_size(self) -> int:
         """Width of the word embeddings."""
         return self.hidden if self.embedding is None else self.embedding
+
+    @property
+    def tables(self) -> tuple[object, ...]:
+        """What the embeddings are made of, up to the projection."""
+        sizes = (self.vocabulary, self.positions, self.segments, self.inner_positions, self.embedding_size)
+        return (*sizes, self.family, self.position, self.pad)
+
+    def smaller(self, share: float) -> "ModelConfig":
+        """A generator's configuration: as deep as this one and a share of its width, on the same embeddings."""
+        heads = max(1, round(self.heads * share))
+        return replace(
+            self,
+            hidden=heads * self.head_width,
+            heads=heads,
+            feedforward=max(1, round(self.feedforward * share)),
+            embedding=self.embedding_size,
+            pooler=False,
+            pair_head=False,
+            heads_extra=(),
+            generator=None,
+        )
 
     def head(self, name: str) -> HeadConfig:
         """The extra head of this name; KeyError when there is none."""

@@ -19,20 +19,23 @@ from unilmctl.model.cache import Cache, KeysValues
 from unilmctl.model.config import ModelConfig
 from unilmctl.model.heads import NEXT_SENTENCE
 from unilmctl.model.kernels import reach_of
-from unilmctl.model.layers import Asked, Embeddings, LanguageModelHead, Layer, norm, steady_width
+from unilmctl.model.layers import Asked, Borrowed, Embeddings, LanguageModelHead, Layer, norm, steady_width
 from unilmctl.model.positions import RelativeBias, View, near, turn_of, vectors_of, within
 from unilmctl.model.scores import own_heads
 from unilmctl.visibility import PADDING, Slots, visible
 
 
 class Encoder(nn.Module):
-    """A BERT-type Transformer with a language-model head."""
+    """A BERT-type Transformer with a language-model head.
 
-    def __init__(self, config: ModelConfig) -> None:
+    It borrows the embeddings of a `lender`, if there is one. The `generator` of its configuration borrows its own.
+    """
+
+    def __init__(self, config: ModelConfig, lender: Embeddings | None = None) -> None:
         super().__init__()
         self.config = config
         self.recompute = False  # whether training computes what is inside a layer twice, instead of keeping it
-        self.embeddings = Embeddings(config)
+        self.embeddings = Embeddings(config) if lender is None else Borrowed(config, lender)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.distinct_layers))
         self.norm = norm(config, config.hidden) if config.prenorm else None
         self.relative = RelativeBias(config) if config.relative_buckets else None
@@ -40,6 +43,7 @@ class Encoder(nn.Module):
         self.pooler = nn.Linear(config.hidden, config.hidden) if config.pooler else None
         self.pair = nn.Linear(config.hidden, 2) if config.pair_head else None
         self.extra = nn.ModuleDict(own_heads(config))
+        self.generator = Encoder(config.generator, self.embeddings) if config.generator is not None else None
 
     @property
     def stack(self) -> list[Layer]:
@@ -155,9 +159,12 @@ class Encoder(nn.Module):
         return cast(Tensor, found[:, 0] if kind in ("regression", "replaced") else found)
 
     def parameters_of(self, head: str) -> list[nn.Parameter]:
-        """The parameters that the head of this name ("lm" too) needs besides the encoder's own."""
+        """The parameters that the head of this name ("lm" too) needs besides the encoder's own.
+
+        Where there is a generator, the language model is the generator.
+        """
         if head == "lm":
-            return list(self.head.parameters())
+            return list((self.head if self.generator is None else self.generator).parameters())
         own = dict(self.extra.items()).get(head, self.pair if head == NEXT_SENTENCE else None)
         pooler = self.pooler if self.config.head(head).pooled else None
         return [parameter for module in (pooler, own) if module is not None for parameter in module.parameters()]

@@ -113,6 +113,19 @@ class Embeddings(nn.Module):
         return hidden if self.project is None else self.project(hidden)
 
 
+class Borrowed(Embeddings):
+    """The embeddings of another model through a projection of its own: what is learnt in them is learnt for both.
+
+    They stay the lender's: they are no parameters of this module.
+    """
+
+    def __init__(self, config: ModelConfig, lender: Embeddings) -> None:
+        nn.Module.__init__(self)
+        self.project = nn.Linear(config.embedding_size, config.hidden) if config.projected else None
+        parts = ("word", "position", "segment", "task", "inner", "norm", "dropout")
+        self.__dict__.update({name: getattr(lender, name) for name in parts})
+
+
 class Attention(nn.Module):
     """Multi-head attention with one fused projection for queries, keys and values.
 

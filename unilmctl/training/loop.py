@@ -12,6 +12,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -134,11 +135,12 @@ def evaluate(
     encoder.eval()
     counts: Counter[Key] = Counter()
     sums: dict[Key, Tensor] = {}
-    for batch in batches:
+    for number, batch in enumerate(batches):
         if stop():
             return None
         counts.update(labels_of(encoder, batch))
-        found = score(encoder, batch, Scoring(precision=options.precision))
+        with _seeded(encoder, options.seed, 0, (number,)):  # a generator draws
+            found = score(encoder, batch, Scoring(precision=options.precision))
         _add(sums, {place: sum_.double() for place, sum_ in found.items()})
     return _tallies(counts, sums)
 
@@ -181,7 +183,6 @@ def _accumulate(
     teacher: Teacher | None,
 ) -> dict[Key, Tensor] | None:
     """Adds up the gradients of the parts, and returns what `score` does; None when `stop` said yes."""
-    device = encoder.head.bias.device
     encoder.recompute = options.checkpoint_activations
     how = Scoring(options.label_smoothing, options.precision, teacher)
     weights = _weights(labels, options.head_weights)
@@ -189,8 +190,7 @@ def _accumulate(
     for batch, key, counted in parts:
         if stop():
             return None
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(_dropout_seed(options.seed, step, key))
+        with _seeded(encoder, options.seed, step, key):
             found = score(encoder, batch, how, {head: counted * weight for head, weight in weights.items()})
             _add(sums, {place: counted * sum_ for place, sum_ in found.items()})
     return sums
@@ -231,8 +231,14 @@ def _update(optimizer: torch.optim.Optimizer, rate: float) -> None:
     optimizer.step()
 
 
-def _dropout_seed(seed: int, step: int, key: tuple[int, ...]) -> int:
-    return int(np.random.SeedSequence((seed, step, *key)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+@contextmanager
+def _seeded(encoder: Encoder, seed: int, step: int, key: tuple[int, ...]) -> Iterator[None]:
+    """Within the block random numbers are a function of (seed, step, key); the process's own go on as before."""
+    device = encoder.head.bias.device
+    drawn = int(np.random.SeedSequence((seed, step, *key)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(drawn)
+        yield
 
 
 def _check_budget(at: Position, options: TrainOptions) -> None:

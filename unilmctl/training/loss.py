@@ -59,6 +59,13 @@ def spent_loss(logits: Tensor, targets: Tensor, *, smoothing: float, pad: int) -
     return found
 
 
+def word_losses(logits: Tensor, targets: Tensor, *, smoothing: float, pad: int, spend: bool) -> tuple[Tensor, Tensor]:
+    """Losses [N] of logits [N, V], which may be spent, and whether each target was the likeliest."""
+    if spend:
+        return spent_loss(logits, targets, smoothing=smoothing, pad=pad)
+    return smoothed_loss(logits, targets, smoothing=smoothing, pad=pad), likeliest(logits, targets)
+
+
 class _Spent(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, logits: Tensor, targets: Tensor, smoothing: float, pad: int) -> tuple[Tensor, Tensor]:

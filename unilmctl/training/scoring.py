@@ -9,7 +9,6 @@ Shapes: N labels of a head, U slots that are read, D hidden width.
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +19,9 @@ from unilmctl.model import Encoder
 from unilmctl.rows import LANGUAGE_MODEL, Batch, Targets
 from unilmctl.training.distillation import Teacher
 from unilmctl.training.heads import HEAD_LOSSES, counted
-from unilmctl.training.loss import Scored, chunked_loss, likeliest, smoothed_loss, spent_loss
+from unilmctl.training.loss import Scored, chunked_loss, likeliest, smoothed_loss, word_losses
+from unilmctl.training.precision import autocast
+from unilmctl.training.replaced import generated
 from unilmctl.visibility import Slots
 
 Key = tuple[int, str]
@@ -83,8 +84,17 @@ def score(encoder: Encoder, batch: Batch, how: Scoring, scales: Mapping[str, flo
     """Summed losses and right choices [2] of a batch for each group and head.
 
     `scales` names every head that the step has labels for: with them, the gradient of the sum over heads of scale x
-    summed losses is computed too.
+    summed losses is computed too. If the model has a generator, the language model's labels are the generator's, and
+    the others read what it has written.
     """
+    wanted_words = batch.labels.get(LANGUAGE_MODEL)
+    if encoder.generator is not None and wanted_words is not None and len(wanted_words.targets):
+        scale = None if scales is None else scales[LANGUAGE_MODEL]
+        scored, rest = generated(
+            encoder.generator, batch, smoothing=how.smoothing, precision=how.precision, scale=scale
+        )
+        others = None if scales is None else {head: part for head, part in scales.items() if head != LANGUAGE_MODEL}
+        return _by_group(LANGUAGE_MODEL, scored, batch.labels) | score(encoder, rest, how, others)
     device = encoder.head.bias.device
     labels = {head: targets for head, targets in batch.labels.items() if len(targets.targets)}
     here = {head: Targets(*(None if part is None else part.to(device) for part in targets))  # type: ignore[arg-type]
@@ -113,11 +123,6 @@ def score(encoder: Encoder, batch: Batch, how: Scoring, scales: Mapping[str, flo
     if scales is not None:
         torch.autograd.backward(hidden, torch.zeros_like(hidden) if leaf.grad is None else leaf.grad)
     return found
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """Where this precision is computed in."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _read(labels: Mapping[str, Targets], encoder: Encoder) -> tuple[Tensor, dict[str, list[Tensor]]]:
@@ -174,13 +179,6 @@ def _words(
         return mixed, likeliest(logits.detach(), targets[labels])
 
     return chunked_loss(taught_loss_of, hidden, torch.arange(len(targets), device=device), scale=scale)
-
-
-def word_losses(logits: Tensor, targets: Tensor, *, smoothing: float, pad: int, spend: bool) -> tuple[Tensor, Tensor]:
-    """Losses [N] of logits [N, V], which may be spent, and whether each target was the likeliest."""
-    if spend:
-        return spent_loss(logits, targets, smoothing=smoothing, pad=pad)
-    return smoothed_loss(logits, targets, smoothing=smoothing, pad=pad), likeliest(logits, targets)
 
 
 def _other(

@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from unilmctl.errors import RecipeError
 from unilmctl.model import Encoder
 from unilmctl.training.distributed import Processes
 
@@ -21,8 +22,11 @@ def shard(encoder: Encoder, processes: Processes) -> None:
     """Shares out the encoder: layer by layer, and what is outside of them together.
 
     The word embeddings and the output matrix, one tensor, are outside of the layers: they stay whole from the forward
-    pass to the end of the backward one, as the head works between the two.
+    pass to the end of the backward one, as the head works between the two. RecipeError for a model with a generator,
+    which reads the embeddings of one that is not at work.
     """
+    if encoder.generator is not None:
+        raise RecipeError("a model with a generator cannot be shared out", "set sharding to none")
     # The keys and values that a layer returns are views; nobody writes into them.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(processes.device.type, (processes.size,))

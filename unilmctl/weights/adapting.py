@@ -115,6 +115,31 @@ def with_inner_positions(encoder: Encoder, positions: int) -> Encoder:
     return rebuilt(replace(encoder.config, inner_positions=positions), state, encoder)
 
 
+def with_generator(encoder: Encoder, generator: Encoder) -> Encoder:
+    """The encoder with a generator beside it, whose own embeddings give way to the encoder's.
+
+    ModelError when the two have other embeddings.
+    """
+    own = {
+        f"generator.{name}": tensor
+        for name, tensor in generator.state_dict().items()
+        if not name.startswith("embeddings.") or name.startswith("embeddings.project.")
+    }
+    return rebuilt(replace(encoder.config, generator=generator.config), {**encoder.state_dict(), **own}, encoder)
+
+
+def generator_of(encoder: Encoder) -> Encoder | None:
+    """The encoder's generator as a model of its own, over the same tensors; None where there is none."""
+    if encoder.generator is None:
+        return None
+    lent = {
+        f"embeddings.{name}": tensor
+        for name, tensor in encoder.embeddings.state_dict().items()
+        if not name.startswith("project.")
+    }
+    return rebuilt(encoder.generator.config, {**lent, **encoder.generator.state_dict()}, encoder.generator)
+
+
 def _with_rows(encoder: Encoder, name: str, rows: Tensor, config: ModelConfig) -> Encoder:
     state = dict(encoder.state_dict())
     state[name] = state[name][rows]

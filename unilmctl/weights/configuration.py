@@ -79,8 +79,9 @@ def _without_reserved(config: ModelConfig, where: str) -> ModelConfig:
 def hugging_face_config(config: ModelConfig) -> dict[str, Any]:
     """The config.json of an encoder, as transformers reads it, plus UniLM 2's two keys where they matter."""
     family = family_of(config.family)
+    detects = config.family == "electra" and any(head.kind == "replaced" for head in config.heads_extra)
     found: dict[str, Any] = {
-        "architectures": [family.architecture],
+        "architectures": ["ElectraForPreTraining" if detects else family.architecture],
         "model_type": config.family,
         "vocab_size": config.vocabulary,
         "hidden_size": config.hidden,

@@ -3,11 +3,13 @@
 config.json, model.safetensors     as transformers reads them
 vocab.txt / tokenizer.json / ...   the tokenizer's own files
 unilmctl.json                      the model card: objective, segments, lengths, decoding defaults
+generator/                         a model folder: ELECTRA's generator, while it is needed
 MANIFEST.json                      size and sha256 of every file; written by whoever publishes the folder
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ from unilmctl.errors import ModelError, WriteError
 from unilmctl.files import write_atomically, write_errors
 from unilmctl.model import Encoder, ModelConfig
 from unilmctl.tokens import Tokenizer
+from unilmctl.weights.adapting import generator_of, with_generator
 from unilmctl.weights.assembling import Assembly, assemble
 from unilmctl.weights.card import ModelCard, read_card
 from unilmctl.weights.configuration import hugging_face_config
@@ -26,6 +29,7 @@ from unilmctl.weights.reading import read_json, read_safetensors
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+GENERATOR = "generator"
 
 
 class Loaded(NamedTuple):
@@ -71,6 +75,14 @@ def save_model(folder: Path, encoder: Encoder, card: ModelCard, tokenizer: Token
     save_weights(folder / WEIGHTS, encoder)
     (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors makes it readable to its owner alone
     card.write(folder)
+    generator = generator_of(encoder)
+    if generator is not None:
+        save_model(folder / GENERATOR, generator, replace(card, head_trained=True), tokenizer)
+
+
+def load_generator(folder: Path, encoder: Encoder) -> Encoder:
+    """The encoder of a folder with the generator that was saved beside it: ELECTRA's training goes on with both."""
+    return with_generator(encoder, load_model(folder / GENERATOR).encoder)
 
 
 def save_weights(path: Path, encoder: Encoder) -> None:

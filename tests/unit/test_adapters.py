@@ -33,6 +33,10 @@ FUSED: dict[str, Any] = {
 }
 """A family whose files hold queries, keys and values as one."""
 
+SHARED: dict[str, Any] = {"family": "albert", "layer_groups": 1}
+OTHERWISE: dict[str, Any] = {"family": "mpnet", "segments": 0, "relative_buckets": 32}
+"""Both layers are one; layers that are named otherwise than BERT's."""
+
 
 def learnt(adapting: Adapting, *, steps: int = 4, **switches: Any) -> Encoder:
     """A tiny encoder whose adapters have learnt something."""
@@ -100,7 +104,7 @@ def test_an_encoder_without_averages_and_adapters_is_shown_as_it_is() -> None:
     assert hidden_tensors(encoder, None) == {}
 
 
-@pytest.mark.parametrize(("switches", "count"), [({}, 6), (FUSED, 4)])
+@pytest.mark.parametrize(("switches", "count"), [({}, 6), (FUSED, 4), (SHARED, 3), (OTHERWISE, 6)])
 def test_peft_finds_its_names(switches: dict[str, Any], count: int, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     encoder, adapting = learnt(how(), **switches), replace(how(), base="base")

@@ -54,12 +54,23 @@ def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert shown["manifest"] == {"problems": []}
 
 
+def test_settings_are_the_sizes_and_what_is_not_as_in_bert(tmp_path: Path) -> None:
+    save_model(tmp_path, tiny(family="albert", layer_groups=1, embedding=4), ModelCard(), None)
+    settings = model.inspect(tmp_path).settings
+    sizes = {"vocabulary": 27, "hidden": 8, "layers": 2, "heads": 2, "feedforward": 12, "positions": 10, "segments": 2}
+    assert settings == {"family": "albert", **sizes, "embedding": 4, "layer_groups": 1}
+    save_model(tmp_path, tiny(), ModelCard(), None)
+    assert model.inspect(tmp_path).settings == {"family": "bert", **sizes}
+
+
 def test_a_changed_file_is_shown_and_then_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="config.json: has 2 bytes, the manifest says") as caught:
         model.run(folder=folder)
     assert caught.value.hint == "the folder was changed after it was written, or is damaged"
-    assert "total of" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "total of" in out
+    assert "neither config.json nor the tensors' names tell the architecture" in out
 
 
 def test_a_plain_folder_has_neither_card_nor_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

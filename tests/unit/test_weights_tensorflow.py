@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unilmctl.errors import ModelError
 from unilmctl.model import Encoder
-from unilmctl.weights import convert, load_model
+from unilmctl.weights import ConvertOptions, convert, load_model
 from unilmctl.weights.checksums import crc32c, unmasked
 from unilmctl.weights.messages import BrokenFileError
 from unilmctl.weights.tables import entries, uncompressed
@@ -76,6 +76,14 @@ def test_a_bert_of_google_is_converted_with_every_weight(name: str, tmp_path: Pa
     assert [tuple(one) for one in report.left_over] == [
         (f"bert/embeddings/LayerNorm/beta/adam_m and {count} more", "of the training, not of the model; not read")
     ]
+
+
+def test_a_roformer_is_named_as_bert_where_it_was_released(tmp_path: Path) -> None:
+    encoder = tiny(family="roformer", position="interleaved", pair_head=True)
+    named = {name.replace("roformer.", "bert."): tensor for name, tensor in on_disk(encoder).items()}
+    folder = released(tmp_path / "theirs", encoder, googles(named))
+    convert(str(folder), tmp_path / "model", ConvertOptions(architecture="roformer"))
+    assert same(load_model(tmp_path / "model").encoder, encoder)
 
 
 def test_an_albert_of_google_is_converted_with_every_weight(tmp_path: Path) -> None:

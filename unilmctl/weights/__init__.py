@@ -23,7 +23,7 @@ from unilmctl.weights.assembling import HeadState, Missing
 from unilmctl.weights.card import ModelCard, read_card
 from unilmctl.weights.converting import ConvertOptions, ConvertReport, convert
 from unilmctl.weights.dialects import Leftover
-from unilmctl.weights.folder import Loaded, load_model, save_model
+from unilmctl.weights.folder import Loaded, load_model, read_config, save_model
 from unilmctl.weights.reading import Shape, read_shapes
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "convert",
     "load_model",
     "read_card",
+    "read_config",
     "read_shapes",
     "save_model",
 ]

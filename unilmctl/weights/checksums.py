@@ -7,6 +7,8 @@ two neighbours are joined by letting the left one read as many zeros as the righ
 Shapes: N stripes of STRIPE bytes.
 """
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +33,7 @@ BYTES = _byte_table()
 ONE_BY_ONE: list[int] = BYTES.tolist()
 
 
+@cache
 def _zeros_read(count: int) -> Words:
     """What each bit of a register becomes when `count`, a power of two, zeros are read: [32] words."""
     bits = np.uint32(1) << np.arange(32, dtype=np.uint32)

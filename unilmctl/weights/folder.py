@@ -23,7 +23,7 @@ from unilmctl.tokens import Tokenizer
 from unilmctl.weights.adapting import generator_of, with_generator
 from unilmctl.weights.assembling import Assembly, assemble
 from unilmctl.weights.card import ModelCard, read_card
-from unilmctl.weights.configuration import hugging_face_config
+from unilmctl.weights.configuration import family_name, hugging_face_config, model_config
 from unilmctl.weights.names import constants, rules, to_disk
 from unilmctl.weights.reading import read_json, read_safetensors
 
@@ -56,6 +56,15 @@ def load_model(folder: Path) -> Loaded:
     card = read_card(folder) or default_card(raw, assembly)
     check_segments(card, assembly.encoder.config, str(folder))
     return Loaded(assembly.encoder, card)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The encoder that a model folder's config.json describes; its weights are not looked at.
+
+    ModelError when it describes none that is supported.
+    """
+    raw = read_json(folder / CONFIG)
+    return model_config(raw, family_name(raw, {}, str(folder)), str(folder))
 
 
 def save_model(folder: Path, encoder: Encoder, card: ModelCard, tokenizer: Tokenizer | None) -> None:

@@ -1,7 +1,7 @@
 """unilmctl inspect model: the parameters, shapes and checksums of a model folder, without loading its weights."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,8 +9,12 @@ from typing import Any, NamedTuple
 from unilmctl import console
 from unilmctl.errors import ModelError
 from unilmctl.files import MANIFEST, sha256, verify_manifest
+from unilmctl.model import ModelConfig
 from unilmctl.runs import model_folder
-from unilmctl.weights import ModelCard, Shape, read_card, read_shapes
+from unilmctl.weights import ModelCard, Shape, read_card, read_config, read_shapes
+
+SIZES = ("family", "vocabulary", "hidden", "layers", "heads", "feedforward", "positions", "segments")
+"""Settings that are always shown; the others are where they are not BERT's."""
 
 
 class Checksum(NamedTuple):
@@ -25,14 +29,25 @@ class Checksum(NamedTuple):
 class ModelReport:
     """What lies in a model folder.
 
-    `problems` is what differs from MANIFEST.json, None when there is no manifest; `card` None without unilmctl.json.
+    `config` is what config.json describes, or why it describes nothing that can be used. `problems` is what differs
+    from MANIFEST.json, None when there is no manifest; `card` None without unilmctl.json.
     """
 
     folder: Path
+    config: ModelConfig | str
     tensors: list[Shape]
     files: list[Checksum]
     problems: list[str] | None
     card: ModelCard | None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The sizes, and what distinguishes the encoder from a BERT."""
+        if isinstance(self.config, str):
+            return {"unusable": self.config}
+        found = asdict(self.config)
+        other = [field.name for field in fields(ModelConfig) if getattr(self.config, field.name) != field.default]
+        return {name: found[name] for name in dict.fromkeys((*SIZES, *other))}
 
     @property
     def parameters(self) -> int:
@@ -64,13 +79,18 @@ def inspect(folder: Path) -> ModelReport:
         Checksum(path.name, path.stat().st_size, sha256(path)) for path in sorted(folder.iterdir()) if path.is_file()
     ]
     problems = verify_manifest(folder) if (folder / MANIFEST).exists() else None
-    return ModelReport(folder, read_shapes(weights), files, problems, read_card(folder))
+    try:
+        config: ModelConfig | str = read_config(folder)
+    except ModelError as error:
+        config = error.message
+    return ModelReport(folder, config, read_shapes(weights), files, problems, read_card(folder))
 
 
 def to_json(report: ModelReport) -> dict[str, Any]:
     """The report as plain values."""
     return {
         "folder": str(report.folder),
+        "settings": report.settings,
         "parameters": report.parameters,
         "tensors": [
             {"name": one.name, "shape": list(one.shape), "dtype": one.dtype, "parameters": prod(one.shape)}
@@ -83,6 +103,7 @@ def to_json(report: ModelReport) -> dict[str, Any]:
 
 
 def _show(report: ModelReport) -> None:
+    console.table(["setting", "value"], [(name, json.dumps(value)) for name, value in report.settings.items()])
     rows = [(one.name, " x ".join(map(str, one.shape)), one.dtype, prod(one.shape)) for one in report.tensors]
     console.table(
         ["tensor", "shape", "dtype", "parameters"],

@@ -200,6 +200,8 @@ def test_roformers_angles_are_those_that_the_configuration_makes() -> None:
     [
         ("roformer", {"rotary_value": True}, "'rotary_value' is true; values that are turned are not supported"),
         ("roformer", {"rotary_value": 1}, "'rotary_value' is 1; it must be true or false"),
+        ("roformer", {"norm_type": "rms_norm"}, "RoFormer's version 2 is not supported"),
+        ("roformer", {"use_bias": False}, "RoFormer's version 2 is not supported"),
         ("modernbert", {"mlp_bias": True}, "'mlp_bias' is true; here it must be false"),
         ("modernbert", {"decoder_bias": False}, "'decoder_bias' is false; here it must be true"),
         ("modernbert", {"classifier_activation": "relu"}, "'classifier_activation' must be gelu"),

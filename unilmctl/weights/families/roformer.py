@@ -20,6 +20,8 @@ from unilmctl.weights.values import Values
 def _rotary(values: Values, config: ModelConfig) -> ModelConfig:
     if values.flag("rotary_value", default=False):
         raise ModelError(f"{values.where}: 'rotary_value' is true; values that are turned are not supported")
+    if values.raw.get("norm_type", "layer_norm") != "layer_norm" or not values.flag("use_bias", default=True):
+        raise ModelError(f"{values.where}: RoFormer's version 2 is not supported", "version 1 has norms with weights")
     return replace(config, position="interleaved")
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from unilmctl import console
 from unilmctl import recipe as recipes
-from unilmctl.preparation import Prepared, SplitReport, prepare
+from unilmctl.preparation import Prepared, PreparedText, SplitReport, TextReport, prepare, prepare_text
 from unilmctl.recipe import Recipe
 
 BARS = 10
 WIDEST = 40
 
 
-def run(*, recipe: str | Path, settings: Sequence[str] = (), workers: int | None = None) -> Prepared:
+def run(*, recipe: str | Path, settings: Sequence[str] = (), workers: int | None = None) -> Prepared | PreparedText:
     """Build every store that is missing or stale, and show counts, cuts and lengths.
 
     workers: processes that encode; None for one per core. Raises what `preparation.prepare` raises.
@@ -25,20 +25,30 @@ def run(*, recipe: str | Path, settings: Sequence[str] = (), workers: int | None
     recipes.require_files(plan)
     with _Watch() as watch:
         prepared = _prepared(plan, workers, watch.tell)
-    _show(plan.store, prepared)
+    _show_vocabulary(prepared)
+    if isinstance(prepared, PreparedText):
+        _show_text(plan.store, prepared)
+    else:
+        _show(plan.store, prepared)
     return prepared
 
 
-def _prepared(plan: Recipe, workers: int | None, tell: Callable[[str, int, int | None], None]) -> Prepared:
-    splits = recipes.splits_of(plan)
+def _prepared(
+    plan: Recipe, workers: int | None, tell: Callable[[str, int, int | None], None]
+) -> Prepared | PreparedText:
+    folder, splits, bad = plan.store, recipes.splits_of(plan), plan.data.on_bad_line
     tokenizer = plan.tokens.train or plan.tokenizer
     assert tokenizer is not None, "the schema asks for one of the two"
+    if plan.pretrain is not None:
+        return prepare_text(
+            folder=folder, splits=splits, tokenizer=tokenizer, on_bad_line=bad, processes=workers, progress=tell
+        )
     return prepare(
-        folder=plan.store,
+        folder=folder,
         splits=splits,
         limits=plan.tokens,
         tokenizer=tokenizer,
-        on_bad_line=plan.data.on_bad_line,
+        on_bad_line=bad,
         processes=workers,
         progress=tell,
     )
@@ -61,21 +71,55 @@ class _Watch(ExitStack):
         self._done = done
 
 
-def _show(store: Path, prepared: Prepared) -> None:
+def _show_vocabulary(prepared: Prepared | PreparedText) -> None:
     tokenizer = prepared.tokenizer
     learnt = "trained" if prepared.trained else "as it was"
     console.say(f"vocabulary: {tokenizer.kind}, {tokenizer.size:,} entries, {learnt}")
+
+
+def _show(store: Path, prepared: Prepared) -> None:
     headers = ["split", "field", "examples", "tokens", "mean", "longest", "cut", "empty", "unknown", "bad lines"]
     rows = [row for name, report in prepared.report.items() for row in _rows(name, report)]
     console.table(headers, rows, title=f"Token stores in {store}")
     for name, report in prepared.report.items():
-        console.say(f"{name}: {f'built ({report.built})' if report.built else 'up to date'}")
-        for line in report.bad_lines:
-            console.warn(line)
+        _show_split(name, report)
         for field, lengths in report.lengths.items():
-            console.emit(f"\n{name}: length of {field} before the cut, in tokens")
-            for line in histogram(lengths):
-                console.emit(line)
+            _show_lengths(f"{name}: length of {field} before the cut, in tokens", lengths)
+
+
+def _show_text(store: Path, prepared: PreparedText) -> None:
+    headers = ["split", "documents", "sentences", "tokens", "mean", "longest", "empty", "unknown", "bad lines"]
+    rows = [[name, *_text_row(report)] for name, report in prepared.report.items()]
+    console.table(headers, rows, title=f"Token stores in {store}")
+    for name, report in prepared.report.items():
+        _show_split(name, report)
+        _show_lengths(f"{name}: length of sentences, in tokens", report.lengths)
+
+
+def _show_split(name: str, report: SplitReport | TextReport) -> None:
+    console.say(f"{name}: {f'built ({report.built})' if report.built else 'up to date'}")
+    for line in report.bad_lines:
+        console.warn(line)
+
+
+def _show_lengths(title: str, lengths: dict[int, int]) -> None:
+    console.emit(f"\n{title}")
+    for line in histogram(lengths):
+        console.emit(line)
+
+
+def _text_row(report: TextReport) -> list[str | int | float]:
+    """A split's row of the table, without its name."""
+    return [
+        report.documents,
+        report.sentences,
+        report.tokens,
+        report.tokens / max(1, report.sentences),
+        max(report.lengths, default=0),
+        report.empty,
+        report.unknown,
+        report.bad,
+    ]
 
 
 def _rows(name: str, report: SplitReport) -> list[list[str | int | float]]:

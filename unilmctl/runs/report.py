@@ -31,6 +31,9 @@ FIGURES = {
 }
 """Figures of the training steps, besides the loss."""
 
+PARTS = "parts."
+"""What the names of the figures of objectives and heads begin with."""
+
 WITHOUT_CHART = frozenset({"loss", "seconds"})
 
 
@@ -57,6 +60,7 @@ def report_page(run: RunFolder, lengths: Lengths) -> str:
     body = [
         f"<header><h1>{name}</h1>{_summary(run, entries)}</header>",
         _section("Loss and scores", _loss_and_scores(entries)),
+        _section("What the loss is made of", _parts(entries)),
         _section("Speed and schedule", _figures(entries)),
         _section("Lengths of the examples, in tokens", _histograms(lengths)),
         _section("What it writes", _samples(entries)),
@@ -102,9 +106,22 @@ def _loss_and_scores(entries: list[dict[str, Any]]) -> str:
     charts = [_chart("Loss per label (training: with label smoothing)", losses)]
     for key, curve in found.items():
         event, _, name = key.partition(".")
-        if event == "evaluation" and name not in WITHOUT_CHART:
+        if event == "evaluation" and name not in WITHOUT_CHART and not name.startswith(PARTS):
             average = found.get(f"average.{name}")
             charts.append(_chart(name, {name: curve, "average of the last checkpoints": average}))
+    return _grid(charts)
+
+
+def _parts(entries: list[dict[str, Any]]) -> str:
+    """Loss and accuracy of every objective and head, where a run has several."""
+    found = curves(entries)
+    known = (key.partition(".")[2] for key in found)
+    names = dict.fromkeys(name for name in known if name.startswith(PARTS) and not name.endswith(".labels"))
+    charts = []
+    for name in names:
+        part, _, figure = name.removeprefix(PARTS).rpartition(".")
+        lines = {"training": found.get(f"steps.{name}"), "validation": found.get(f"evaluation.{name}")}
+        charts.append(_chart(f"{part}: {figure}", lines))
     return _grid(charts)
 
 

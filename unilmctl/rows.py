@@ -37,6 +37,17 @@ class Example(NamedTuple):
     target_units: Ints | None = None
 
 
+class Labelled(NamedTuple):
+    """A text, or two, as token ids without special tokens, and what is to be said of it.
+
+    `label` [1] is the number of a class, or a number that is measured.
+    """
+
+    source: Ints
+    target: Ints
+    label: Ints | Floats
+
+
 class Passage(NamedTuple):
     """A stretch of one document's text: the token ids of its sentences, without special tokens.
 

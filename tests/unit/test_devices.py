@@ -13,7 +13,7 @@ from far_device import FAR, Far, reachable
 from tiny_training import feed_of, optimizer_of, options_of, tiny_encoder, weights
 from tiny_writer import sentences, tiny_generator, tiny_tokenizer
 
-from unilmctl.commands.generate import _staff
+from unilmctl.commands.generate.writing import _staff
 from unilmctl.errors import UsageError
 from unilmctl.generation import GenerateOptions, Generator, Opened, Scorer, decoder_of
 from unilmctl.generation.work import WINDOW

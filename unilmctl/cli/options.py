@@ -49,6 +49,9 @@ Shard = Annotated[
     str | None,
     Option("--shard", metavar="I/N", help="Answers lines I, I+N, ...: 1/4 to 4/4. The last one merges into --output."),
 ]
+TaskName = Annotated[
+    str | None, Option("--task", metavar="NAME", help="Head that labels each line, or generate. [the model's own]")
+]
 
 # Checkpoints
 Checkpoint = Annotated[str, Argument(metavar="SOURCE", help="Checkpoint file or folder, or hf:NAME.")]

@@ -122,6 +122,7 @@ def generate(
     objective: o.ObjectiveName = None,
     prefix: o.Prefix = None,
     shard: o.Shard = None,
+    task: o.TaskName = None,
     search: o.Search = None, beam: o.Beam = None, nbest: o.Nbest = None,
     beam_groups: o.BeamGroups = None, diversity: o.Diversity = None,
     length_penalty: o.LengthPenalty = None, length_normalization: o.LengthNormalization = None,
@@ -160,6 +161,7 @@ def generate(
         settings=settings or [],
         objective=objective,
         prefix=prefix,
+        task=task,
         shard=shard,
         options=asked,
     )

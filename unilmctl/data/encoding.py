@@ -102,10 +102,11 @@ class Coder:
             texts = [one.source for one in records], [first_target(one) for one in records]
         tally.examples = len(texts[0])
         sources, targets = texts
-        found = {"source": self._field("source", sources, tally), "target": self._field("target", targets, tally)}
+        found = {"source": self.field("source", sources, tally), "target": self.field("target", targets, tally)}
         return Encoded(found, tally)
 
-    def _field(self, name: str, texts: Sequence[Text], tally: Tally) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def field(self, name: str, texts: Sequence[Text], tally: Tally) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Tokens of all `texts` one after another, and how many each has [N], cut to the limit of field `name`."""
         tokens, lengths = encode_texts(self.tokenizer, texts)
         most = self.limits[name]
         tally.lengths[name] = Counter(dict(zip(*_counted(lengths), strict=True)))

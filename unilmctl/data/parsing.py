@@ -94,7 +94,7 @@ def mended(line: bytes) -> str:
 
 def from_json(text: str, where: str, columns: Columns, *, need_target: bool, wishes: bool = False) -> Record:
     """The record of one JSON object, with its wishes if they are asked for."""
-    value = _object(text, where, '{"src": "...", "tgt": "..."}')
+    value = object_of(text, where, '{"src": "...", "tgt": "..."}')
     source = _field(value, columns.source, where)
     if source is None:
         raise _missing(columns.source, where, list(value))
@@ -145,7 +145,7 @@ def sentences_from_json(text: str, where: str, *, field: str, given: bool) -> li
     A document is text, a list of sentences, or a list of lists of tokens. given: its lists are words or phrases, a list
     of texts is one sentence of them, and plain text is not enough.
     """
-    whole = _object(text, where, f'{{"{field}": "..."}}')
+    whole = object_of(text, where, f'{{"{field}": "..."}}')
     value = whole.get(field)
     if value is None:
         raise _missing(field, where, list(whole))
@@ -206,7 +206,7 @@ def split_csv(text: str, where: str) -> list[str]:
 CELLS: dict[str, Callable[[str, str], list[str]]] = {"tsv": split_tsv, "csv": split_csv}
 
 
-def _object(text: str, where: str, example: str) -> dict[str, Any]:
+def object_of(text: str, where: str, example: str) -> dict[str, Any]:
     """The JSON object of a line."""
     if not text.strip():
         raise DataError(f"{where}: the line is empty", "use on_bad_line: skip to pass over such lines")
@@ -219,6 +219,14 @@ def _object(text: str, where: str, example: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{where}: a JSON object was expected, not {_name(value)}", example)
     return value
+
+
+def field_of(value: dict[str, Any], name: str, where: str) -> Text:
+    """Text or token list under `name`; DataError when it is missing."""
+    found = _field(value, name, where)
+    if found is None:
+        raise _missing(name, where, list(value))
+    return found
 
 
 def _field(value: dict[str, Any], name: str, where: str) -> Text | None:

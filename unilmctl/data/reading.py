@@ -196,7 +196,7 @@ def _single(
     label: str, stream: BufferedReader, format: str, columns: Columns, policy: str, *, need_target: bool
 ) -> Iterator[Unread]:
     """Lines of one file that holds sources and targets alike."""
-    lines = _lines(label, stream)
+    lines = lines_in(label, stream)
     if format == "jsonl":
         parse: Parser = partial(from_json, columns=columns, need_target=need_target)
     elif format == "text":
@@ -216,7 +216,7 @@ def _parallel(sources: Path | str, targets: Path | str, policy: str) -> Iterator
     """Lines of two files that are read side by side."""
     reader = Reader(plain, policy)
     with opened(sources) as left, opened(targets) as right:
-        pairs = zip_longest(_lines(label_of(sources), left), _lines(label_of(targets), right))
+        pairs = zip_longest(lines_in(label_of(sources), left), lines_in(label_of(targets), right))
         for number, (source, target) in enumerate(pairs, 1):
             if source is None or target is None:
                 short, long = (sources, targets) if source is None else (targets, sources)
@@ -285,7 +285,7 @@ def _csv_rows(lines: Iterator[Line]) -> Iterator[Line]:
         yield where, b"\n".join(parts)
 
 
-def _lines(label: str, stream: BufferedReader) -> Iterator[Line]:
+def lines_in(label: str, stream: BufferedReader) -> Iterator[Line]:
     """The lines of a stream with their places."""
     number = 0
     with read_errors(label, lambda: number):

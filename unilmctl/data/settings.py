@@ -39,6 +39,35 @@ class Split(Protocol):
         ...
 
 
+class LabelledSplit(Protocol):
+    """Where the labelled texts of one split are; a recipe's split fits."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Files of the split."""
+        ...
+
+    @property
+    def format(self) -> str:
+        """auto, jsonl, tsv or csv."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Name of the field of the text."""
+        ...
+
+    @property
+    def second(self) -> str | None:
+        """Name of the field of a second text; None: there is one text only."""
+        ...
+
+    @property
+    def target(self) -> str:
+        """Name of the field of the label."""
+        ...
+
+
 class TextSplit(Protocol):
     """Where the documents of one split are; a recipe's split of raw text fits."""
 

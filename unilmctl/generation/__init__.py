@@ -1,12 +1,14 @@
 """Sources in, outputs out: everything between a loaded model and lines of text.
 
 `options` says how to decode, `strategy` by which search, `wishes` what an output is to be; `model` opens model folders,
-`generator` decodes batches of token ids, `scoring` gives the log-probabilities of given targets. `lines` reads records
+`generator` decodes batches of token ids, `scoring` gives the log-probabilities of given targets,
+`labelling` says what a text is. `lines` reads records
 as they arrive, `stream` answers them in order. `work` is what waits to be decoded, `workers` the processes that do it,
 `sharding` divides one input among several commands.
 """
 
 from unilmctl.generation.generator import Generator
+from unilmctl.generation.labelling import Labeller, Said, task_of
 from unilmctl.generation.lines import Item, open_lines, read_records
 from unilmctl.generation.model import Opened, open_model, open_models
 from unilmctl.generation.options import GenerateOptions
@@ -33,7 +35,9 @@ __all__ = [
     "Generator",
     "Hypothesis",
     "Item",
+    "Labeller",
     "Opened",
+    "Said",
     "Scored",
     "Scorer",
     "Tally",
@@ -42,6 +46,7 @@ __all__ = [
     "open_model",
     "open_models",
     "read_records",
+    "task_of",
     "text_ids",
     "usable",
     "windows",

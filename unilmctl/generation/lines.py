@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from unilmctl.data.parsing import Record, parse_line
+from unilmctl.data.parsing import Columns, Record, parse_line
 from unilmctl.data.reading import SUFFIXES, BadLine, read
 from unilmctl.data.streams import label_of
 from unilmctl.errors import DataError
@@ -27,25 +27,32 @@ CHUNK = 1 << 16
 PATIENCE = 0.01
 """Seconds without new bytes that count as a pause."""
 
+PAIR = Columns()
+"""The usual names of the fields."""
+
 Item = Record | BadLine
 """One line of input, as far as it can be used."""
 
 
-def read_records(source: str, *, format: str = "auto", on_bad_line: str = "fail") -> Iterator[Item | None]:
+def read_records(
+    source: str, *, format: str = "auto", on_bad_line: str = "fail", columns: Columns = PAIR
+) -> Iterator[Item | None]:
     """Records of a file or of standard input ("-"), None where the input pauses.
 
     format: auto (by suffix; else JSON lines if the first byte is an opening brace, and text if not), jsonl, text, tsv,
     csv. An empty line of text or JSON lines is a record with an empty source. on_bad_line: fail raises the line's
-    DataError, skip and replace give a BadLine. JSON lines may hold the wishes of their record.
+    DataError, skip and replace give a BadLine. JSON lines may hold the wishes of their record;
+    `columns` names their fields.
     """
     suffix = SUFFIXES.get(Path(source.removesuffix(".gz")).suffix.lower())
     settled = suffix if format == "auto" and suffix in ("jsonl", "tsv", "csv") else format
     if settled in ("tsv", "csv"):
-        yield from read([source], format=settled, on_bad_line=on_bad_line, need_target=False)
+        names = {"source": columns.source, "target": columns.target}
+        yield from read([source], format=settled, on_bad_line=on_bad_line, need_target=False, **names)
         return
     label = label_of(source)
     with _chunks(source) as chunks:
-        yield from _records(_lines(chunks), label, settled, on_bad_line)
+        yield from _records(_lines(chunks), label, settled, on_bad_line, columns)
 
 
 @contextmanager
@@ -125,7 +132,9 @@ def _lines(chunks: Iterator[bytes | None]) -> Iterator[bytes | None]:
         yield last
 
 
-def _records(lines: Iterator[bytes | None], label: str, format: str, policy: str) -> Iterator[Item | None]:
+def _records(
+    lines: Iterator[bytes | None], label: str, format: str, policy: str, columns: Columns
+) -> Iterator[Item | None]:
     number = 0
     for line in lines:
         if line is None:
@@ -135,24 +144,28 @@ def _records(lines: Iterator[bytes | None], label: str, format: str, policy: str
         content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
         if format == "auto" and (start := content.lstrip()[:1]):
             format = "jsonl" if start == b"{" else "text"
-        yield _parsed(content, f"{label}:{number}", format, policy)
+        yield _parsed(content, f"{label}:{number}", format, policy, columns)
 
 
-def _parsed(line: bytes, where: str, format: str, policy: str) -> Item:
+def _parsed(line: bytes, where: str, format: str, policy: str, columns: Columns) -> Item:
     if not line.strip():
         return Record("", None, [], None, where)
     try:
-        return parse_line(line, where, format=format, wishes=True)
+        return _read(line, where, format, columns)
     except DataError as error:
         if policy == "fail":
             raise
-        return BadLine(where, error.message, _mended(line, where, format) if policy == "replace" else None)
+        return BadLine(where, error.message, _mended(line, where, format, columns) if policy == "replace" else None)
 
 
-def _mended(line: bytes, where: str, format: str) -> Record | None:
+def _read(line: bytes, where: str, format: str, columns: Columns) -> Record:
+    return parse_line(line, where, format=format, source=columns.source, target=columns.target, wishes=True)
+
+
+def _mended(line: bytes, where: str, format: str, columns: Columns) -> Record | None:
     """The record of a line whose undecodable bytes and NULs have become U+FFFD; None where that does not help."""
     text = line.replace(b"\0", b"\xef\xbf\xbd").decode("utf-8", "replace")
     try:
-        return parse_line(text.encode(), where, format=format, wishes=True)
+        return _read(text.encode(), where, format, columns)
     except DataError:
         return None  # beyond repair: the caller counts the line as bad

@@ -44,9 +44,13 @@ from unilmctl.objectives.orders import (
 )
 from unilmctl.objectives.pairs import causal, masked, next_token, pseudo
 from unilmctl.objectives.sentences import CLASSES, PAIRINGS, Paired, Pairing, sentence_units, with_pair_label
+from unilmctl.objectives.understanding import labelled, labelled_length, read_row
 from unilmctl.rows import Example, Frame, Row
 
 __all__ = [
+    "labelled",
+    "labelled_length",
+    "read_row",
     "BOUNDARY",
     "CLASSES",
     "CONTRASTIVE",

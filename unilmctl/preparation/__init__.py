@@ -2,6 +2,7 @@
 
     pairs      sources and targets
     text       documents of raw text
+    labelled   texts and their labels
     building   what both need: staleness, hashes, a vocabulary of one's own
 
 Below one folder lie `tokenizer/` (only when a vocabulary is trained) and a token store per split. Each remembers the
@@ -10,17 +11,21 @@ reason is reported.
 """
 
 from unilmctl.preparation.building import Progress
+from unilmctl.preparation.labelled import PreparedLabels, labelled_texts, prepare_labelled
 from unilmctl.preparation.pairs import Pair, Prepared, SplitReport, evaluation_pairs, prepare
 from unilmctl.preparation.text import PreparedText, TextReport, prepare_text
 
 __all__ = [
     "Pair",
     "Prepared",
+    "PreparedLabels",
     "PreparedText",
     "Progress",
     "SplitReport",
     "TextReport",
     "evaluation_pairs",
+    "labelled_texts",
     "prepare",
+    "prepare_labelled",
     "prepare_text",
 ]

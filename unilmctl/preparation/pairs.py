@@ -89,7 +89,7 @@ def prepare(
         if reason:
             _build(folder / name, name, split, meta, Coder.of(made, limits), work)
         stores[name] = Store.open(folder / name)
-        report[name] = _report(stores[name], reason)
+        report[name] = report_of(stores[name], reason)
     return Prepared(made, stores, report, trained)
 
 
@@ -153,7 +153,7 @@ def _meta(split: Split, hashes: dict[Path, str], on_bad_line: str) -> dict[str, 
     return {"encoding": ENCODING, "inputs": inputs, "parallel": parallel, "fields": fields, "on_bad_line": on_bad_line}
 
 
-def _report(store: Store, reason: str | None) -> SplitReport:
+def report_of(store: Store, reason: str | None) -> SplitReport:
     """The report of a store, from what was counted when it was built."""
     counted = store.summary
     return SplitReport(

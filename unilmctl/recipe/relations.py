@@ -40,6 +40,7 @@ def check(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
         yield from _training(recipe.finetune, "finetune")
         yield from _adapting(recipe)
         yield from _pairs(recipe)
+        yield from _task(recipe)
     else:
         yield from _training(recipe.pretrain, "pretrain")
         yield from _stages(recipe.pretrain)
@@ -95,6 +96,8 @@ def _shape(recipe: Recipe) -> Iterator[Broken]:
     if recipe.pretrain is None:
         keys, what = "tokens.max_source tokens.max_target", "tokens.max_source + tokens.max_target"
         longest = recipe.tokens.max_source + recipe.tokens.max_target
+        if recipe.finetune.task != "generate":
+            keys, what, longest = "tokens.max_source", "tokens.max_source", recipe.tokens.max_source
     else:
         keys = what = "tokens.max_length"
         longest = recipe.tokens.max_length
@@ -137,6 +140,22 @@ def _finetuning(recipe: Recipe) -> Iterator[Broken]:
             "finetune.keep_best_by data.valid",
             f"'{finetune.keep_best_by}' is measured on data.valid, which is absent",
         )
+
+
+def _task(recipe: Recipe) -> Iterator[Broken]:
+    """What tasks that end in a label have no use for."""
+    task = recipe.finetune.task
+    if task == "generate":
+        for name, _ in _set(recipe, ("second",)):
+            yield Broken(f"data.{name}.second finetune.task", "a second text is for tasks with labels")
+        return
+    for key in ("lora", "distil"):
+        if getattr(recipe.finetune, key) is not None:
+            yield Broken(f"finetune.{key} finetune.task", f"the whole model learns to {task}, from the data alone")
+    if recipe.data.generated is not None:
+        yield Broken("data.generated finetune.task", "built-in data is to be written, not labelled")
+    for name, _ in _set(recipe, ("target_files",)):
+        yield Broken(f"data.{name}.target_files finetune.task", "labels stand in the line of their text")
 
 
 def _pairs(recipe: Recipe) -> Iterator[Broken]:

@@ -42,7 +42,10 @@ class Split(Section):
         default="auto", description="Format of the files; `auto` looks at the name, then at the first byte."
     )
     source: Text = Field(default="src", description="Field or column that holds the source.")
-    target: Text = Field(default="tgt", description="Field or column that holds the target.")
+    second: Text | None = Field(
+        default=None, description="Tasks with labels: field or column of a second text, where two are judged together."
+    )
+    target: Text = Field(default="tgt", description="Field or column that holds the target, or the label.")
     references: Text = Field(
         default="refs", description="Field that holds the list of references of a validation or test line."
     )

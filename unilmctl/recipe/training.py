@@ -100,8 +100,12 @@ class Training(Section):
 
 
 class Pairs(Section):
-    """Which rows are made of pairs, and what is scored."""
+    """What is learnt from the examples, and what is scored."""
 
+    task: Literal["generate", "classify", "regress"] = Field(
+        default="generate",
+        description="`generate`: to write the target; `classify`: to choose one of the labels; `regress`: a number.",
+    )
     objective: Literal["pseudo", "masked", "causal"] = Field(
         default="pseudo",
         description="`pseudo`: trains what decoding computes; `masked`: as UniLM 1; `causal`: next token.",

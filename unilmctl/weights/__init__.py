@@ -20,7 +20,7 @@ converting     a checkpoint in any form to a model folder, with a report
 
 from unilmctl.weights.adapting import Resized
 from unilmctl.weights.assembling import HeadState, Missing
-from unilmctl.weights.card import ModelCard, read_card
+from unilmctl.weights.card import LabelTask, ModelCard, read_card
 from unilmctl.weights.converting import ConvertOptions, ConvertReport, convert
 from unilmctl.weights.dialects import Leftover
 from unilmctl.weights.folder import Loaded, load_model, read_config, save_model
@@ -30,6 +30,7 @@ __all__ = [
     "ConvertOptions",
     "ConvertReport",
     "HeadState",
+    "LabelTask",
     "Leftover",
     "Loaded",
     "Missing",

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from unilmctl import __version__
 from unilmctl.errors import ModelError
@@ -11,6 +11,14 @@ from unilmctl.files import write_atomically
 from unilmctl.weights.reading import read_json
 
 CARD = "unilmctl.json"
+
+
+class LabelTask(TypedDict):
+    """A task that ends in a label: `task` says which kind, the others name the fields of a line that are read."""
+
+    task: str
+    source: str
+    second: str | None
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,7 @@ class ModelCard:
     `max_source` and `max_target`: lengths it was trained with, special tokens counted; None when unknown. `truncate`:
     the end of a long source that was cut off, "tail" or "head". `separator_in`: where a causal model has the [SEP]
     between source and target, "target" or "source" (see `rows.Frame`).
+    `tasks`: what its heads say of texts, by the name of the head; none for a model that only writes.
     `head_trained`: False while the language-model head has never been trained. `generate`: decoding defaults by option
     name. `version`: of the library that wrote it.
     """
@@ -34,6 +43,7 @@ class ModelCard:
     separator_in: Literal["source", "target"] = "target"
     head_trained: bool = True
     generate: dict[str, Any] = field(default_factory=dict)
+    tasks: dict[str, LabelTask] = field(default_factory=dict)
     version: str = __version__
 
     def write(self, folder: Path) -> None:
@@ -71,6 +81,13 @@ def _check(path: Path, name: str, value: object) -> None:
         "separator_in": value in ("source", "target"),
         "head_trained": isinstance(value, bool),
         "generate": isinstance(value, dict),
+        "tasks": isinstance(value, dict) and all(map(_is_task, value.values())),
     }
     if not allowed[name]:
         raise ModelError(f"{path}: '{name}' cannot be {value!r}")
+
+
+def _is_task(value: object) -> bool:
+    if not isinstance(value, dict) or value.keys() != LabelTask.__annotations__.keys():
+        return False
+    return all(isinstance(text, str) or (text is None and key == "second") for key, text in value.items())

@@ -6,6 +6,7 @@ from functools import partial
 
 from unilmctl import console, preparation
 from unilmctl import recipe as recipes
+from unilmctl.commands.finetune import labelling
 from unilmctl.commands.finetune.ingredients import adapting_of, feed_of, frame_of, validation_of
 from unilmctl.commands.finetune.starting import resumed_model, starting_model
 from unilmctl.commands.finetune.teaching import teacher_of
@@ -35,6 +36,15 @@ def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> Ru
         plan = recipes.load(recipe, settings)
         if plan.pretrain is not None:
             raise RecipeError(f"{plan.origin}: this recipe pre-trains", f"start it so: unilmctl pretrain {recipe}")
+        if plan.finetune.task != "generate":
+            return conduct(
+                plan,
+                plan.finetune,
+                processes,
+                fresh=fresh,
+                prepare=partial(labelling.prepare, plan),
+                assemble=partial(labelling.assemble, plan),
+            )
         return conduct(
             plan,
             plan.finetune,

@@ -1,4 +1,4 @@
-"""`unilmctl generate`: lines in, lines out, in order and without waiting for the end of input.
+"""Text for every line, by one model or several that write together.
 
 Processes share the work of one command; shards are commands, started by hand or by torchrun, that share one input.
 Decoding options come from the library's defaults, the model card, the recipe's `generate` section and the command line,
@@ -49,17 +49,15 @@ OF_THE_MACHINE = ("batch_tokens", "workers", "device")
 """Options that do not change what is written."""
 
 
-def run(  # noqa: PLR0913 - the options of one command line, one by one
+def run(  # noqa: PLR0913 - what one command line says
     *,
+    folders: Sequence[Path],
+    section: Mapping[str, Any],
     source: str = "-",
-    model: Path | None = None,
-    others: Sequence[Path] = (),
     output: Path | None = None,
     as_json: bool = False,
     input_format: str = "auto",
     on_bad_line: str = "fail",
-    recipe: str | None = None,
-    settings: Sequence[str] = (),
     objective: str | None = None,
     prefix: str | None = None,
     shard: str | None = None,
@@ -67,14 +65,12 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
 ) -> Tally:
     """Answers every line of `source` ("-": standard input) on `output` (None: standard output); returns the counts.
 
-    `model` is a model folder or a run folder; None: the recipe's run, or the last run. `others` write together with
-    it; its card has the decoding defaults, and `objective` holds for all. `options` are those of
-    `GenerateOptions` that were given. With `nbest` n, text output has n lines for every line of input. `shard` i/n, or
-    torchrun: only records i, i+n, i+2n, ... are answered; `output` is then written by the last shard to finish.
+    The models of `folders` write together; the first one's card has the decoding defaults, and `objective` holds for
+    all. `section` is a recipe's, `options` are those of `GenerateOptions` that were given. With `nbest` n, text output
+    has n lines for every line of input. `shard` i/n, or torchrun: only records i, i+n, i+2n, ... are answered; `output`
+    is then written by the last shard to finish.
     """
     part = shard_of(shard, source, output, os.environ)
-    section, run_folder = _from_recipe(recipe, settings)
-    folders = [_model_folder(model, run_folder), *map(model_folder, others)]
     models = open_models(folders, objective=objective)
     for folder, one in zip(folders, models, strict=True):
         if not one.card.head_trained:
@@ -192,8 +188,8 @@ def _identity(folder: Path) -> str:
     return repr(sorted(seen))
 
 
-def _from_recipe(recipe: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
-    """The `generate` section as far as it was written, and the run folder."""
+def from_recipe(recipe: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
+    """The `generate` section of a recipe as far as it was written, and the run folder."""
     if recipe is None:
         if settings:
             raise UsageError("--set overrides a recipe, and no recipe is given", "--recipe RECIPE")
@@ -202,7 +198,8 @@ def _from_recipe(recipe: str | None, settings: Sequence[str]) -> tuple[dict[str,
     return loaded.generate.model_dump(exclude_unset=True), Path(loaded.run)
 
 
-def _model_folder(model: Path | None, run_folder: Path | None) -> Path:
+def folder_of(model: Path | None, run_folder: Path | None) -> Path:
+    """The model folder that is asked for, of the recipe's run, or of the last run."""
     if model is not None:
         return model_folder(model)
     found = model_folder(run_folder or latest_run())

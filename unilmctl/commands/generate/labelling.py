@@ -1,0 +1,113 @@
+"""Labels instead of text: one for every line, in order."""
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from unilmctl import console
+from unilmctl.commands.generate.writing import report
+from unilmctl.data.parsing import Columns
+from unilmctl.data.reading import BadLine
+from unilmctl.errors import UsageError
+from unilmctl.generation import (
+    GenerateOptions,
+    Item,
+    Labeller,
+    Said,
+    Tally,
+    open_lines,
+    open_model,
+    read_records,
+    task_of,
+    text_ids,
+    usable,
+    windows,
+)
+from unilmctl.model.devices import device_named
+from unilmctl.tokens import Tokenizer
+from unilmctl.weights import read_card
+
+FOR_LABELS = ("dtype", "device", "batch_tokens")
+"""Options that have to do with labels."""
+
+
+def chosen(folder: Path, task: str | None, objective: str | None) -> str | None:
+    """The name of the head that answers; None: the model writes. UsageError for a task that it does not have."""
+    card = read_card(folder)
+    if task == "generate" or (task is None and (objective is not None or card is None or not card.tasks)):
+        return None
+    if card is None:
+        raise UsageError(f"the model has no task '{task}'", "it has none: it writes text")
+    return task_of(card, task)[0]
+
+
+def refuse(name: str, stray: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """UsageError for what only writing has a use for."""
+    wrong = [flag for flag, value in stray.items() if value]
+    wrong += [f"--{option.replace('_', '-')}" for option in options if option not in FOR_LABELS]
+    if wrong:
+        raise UsageError(f"{wrong[0]} is for writing, the task '{name}' gives labels", "--task generate writes text")
+
+
+def run(
+    folder: Path,
+    name: str,
+    *,
+    source: str,
+    output: Path | None,
+    as_json: bool,
+    input_format: str,
+    on_bad_line: str,
+    options: Mapping[str, Any],
+) -> Tally:
+    """Says of every line of `source` what the head `name` says; as JSON also how probable each label is."""
+    settled = GenerateOptions().updated(dict(options))
+    dtype = "float32" if settled.dtype == "auto" else settled.dtype
+    opened = open_model(folder).packed(dtype, device_named(settled.device))
+    labeller = Labeller(opened, name, batch_tokens=settled.batch_tokens)
+    fields = opened.card.tasks[name]
+    columns = Columns(fields["source"], fields["second"] or Columns().target)
+    pair = fields["second"] is not None
+    tally = Tally()
+    records = read_records(source, format=input_format, on_bad_line=on_bad_line, columns=columns)
+    line = partial(_json, labeller.head.name) if as_json else _plain
+    with open_lines(output) as write, console.progress("generate") as advance:
+        for window in windows(records):
+            said = _answers(window, labeller, opened.tokenizer, tally, pair=pair)
+            write([line(item, one) for item, one in said])
+            advance(len(window))
+    report(tally, labeller.longest)
+    return tally
+
+
+def _answers(
+    window: list[Item], labeller: Labeller, tokenizer: Tokenizer, tally: Tally, *, pair: bool
+) -> Iterator[tuple[Item, Said | None]]:
+    """What is said of each line of a window, in order; None of one without text."""
+    found = [usable(item, tally) for item in window]
+    tally.records += len(window)
+    records = [record for record in found if record is not None and record.source]
+    sources = text_ids(tokenizer, [record.source for record in records])
+    seconds = text_ids(tokenizer, [(record.target or "") if pair else "" for record in records])
+    texts = list(zip(sources, seconds, strict=True))
+    tally.cut += sum(len(one) + len(two) > labeller.longest - bool(two) for one, two in texts)
+    said = iter(labeller.say(texts))
+    for item, record in zip(window, found, strict=True):
+        yield item, next(said) if record is not None and record.source else None
+
+
+def _plain(item: Item, said: Said | None) -> str:
+    return "" if said is None else said.label
+
+
+def _json(name: str, item: Item, said: Said | None) -> str:
+    record = item.replacement if isinstance(item, BadLine) else item
+    fields: dict[str, Any] = {"id": record and record.id, "task": name}
+    if said is not None:
+        shown = said.label if said.probabilities is not None else float(said.label)
+        fields |= {"label": shown} | ({} if said.probabilities is None else {"probabilities": said.probabilities})
+    if isinstance(item, BadLine):
+        fields["error"] = item.message
+    return json.dumps(fields, ensure_ascii=False)

@@ -1,0 +1,63 @@
+"""Rows that are understood: everything reads everything, and a head of its own says something of the whole.
+
+| | row | head |
+|---|---|---|
+| `labelled` | [CLS] text [SEP], or [CLS] text [SEP] text [SEP] | class or number, at [CLS] |
+
+Shapes: T tokens of a row.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from unilmctl.objectives.corruption import DEFAULT, Corruption, drop_words
+from unilmctl.rows import Frame, Ints, Labelled, Labels, Row
+from unilmctl.visibility import FOREVER
+
+
+def labelled(
+    example: Labelled, frame: Frame, random: np.random.Generator, *, head: str, corruption: Corruption = DEFAULT
+) -> Row:
+    """One text or two in a row of at most `frame.max_source` tokens; `head` predicts the label at [CLS].
+
+    A pair that is too long loses tokens of the longer text first. With probability `corruption.source` a token is
+    corrupted (word drop). BERT (arXiv 1810.04805).
+    """
+    row = read_row(example.source, example.target, frame)
+    ids = drop_words(row.ids, frame, random, corruption)
+    return replace(row, ids=ids, labels={head: Labels(np.zeros(1, dtype=np.int64), example.label, np.full(1, -1))})
+
+
+def read_row(source: Ints, second: Ints, frame: Frame) -> Row:
+    """The row of one text, or of two where the second is not empty, without labels."""
+    first, other = fitted(source, second, frame)
+    size = len(first) + 2
+    start, separator = np.array([frame.start]), np.array([frame.separator])
+    ids = np.concatenate((start, first, separator, other, separator[: len(other)]))
+    index = np.arange(len(ids))
+    return Row(
+        ids=ids,
+        positions=index,
+        segments=np.where(index < size, frame.source_segment, frame.target_segment),
+        document=np.zeros(len(ids), dtype=np.int64),
+        time=np.zeros(len(ids), dtype=np.int64),
+        until=np.full(len(ids), FOREVER),
+        labels={},
+        shows=np.full(len(ids), -1),
+    )
+
+
+def fitted(source: Ints, second: Ints, frame: Frame) -> tuple[Ints, Ints]:
+    """Both texts without what does not fit into `frame.max_source`: the longer one gives first."""
+    room = frame.max_source - 2 - (len(second) > 0)
+    if len(source) + len(second) <= room:
+        return source, second
+    size = max(room - len(second), min(len(source), room - room // 2)) if len(second) else room
+    return frame.cut(source, special=frame.max_source - size), second[: room - size]
+
+
+def labelled_length(source_lengths: Ints, target_lengths: Ints, frame: Frame) -> Ints:
+    """Tokens in the row of each example: from lengths [N] and [N] without special tokens, [N]."""
+    whole: Ints = source_lengths + 2 + np.where(target_lengths > 0, target_lengths + 1, 0)
+    return np.minimum(whole, frame.max_source)

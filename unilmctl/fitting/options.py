@@ -32,6 +32,7 @@ def train_options(section: Training, seed: int) -> TrainOptions:
         freeze_embeddings=section.freeze_embeddings,
         freeze=tuple(section.freeze),
         checkpoint_activations=section.checkpoint_activations,
+        block_masks=section.block_masks,
         seed=seed,
     )
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from unilmctl.model.blocks import block_mask
 from unilmctl.model.cache import Cache, KeysValues
 from unilmctl.model.config import ModelConfig
 from unilmctl.model.heads import NEXT_SENTENCE
@@ -35,6 +36,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.recompute = False  # whether training computes what is inside a layer twice, instead of keeping it
+        self.blocks = False  # whether training attends in blocks (see `require_blocks`)
         self.embeddings = Embeddings(config) if lender is None else Borrowed(config, lender)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.distinct_layers))
         self.norm = norm(config, config.hidden) if config.prenorm else None
@@ -179,6 +181,9 @@ class Encoder(nn.Module):
         mask = self._mask(seen, positions)
         local = self._mask(within(seen, positions, self.config.window), positions) if self.config.has_local else mask
         views = self._views(mask, local, positions, positions)
+        if self.blocks and torch.is_grad_enabled():
+            blocks = block_mask(slots)
+            return [view._replace(blocks=blocks) for view in views]
         if not torch.is_grad_enabled() or seen.device.type != "cpu":
             return views
         reach = reach_of(seen[:, 0], slots.document != PADDING)

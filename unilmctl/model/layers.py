@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unilmctl.model.blocks import attend_blocks
 from unilmctl.model.cache import KeysValues
 from unilmctl.model.config import ModelConfig
 from unilmctl.model.kernels import dropout, mix, take
@@ -178,7 +179,9 @@ class Attention(nn.Module):
         queries = None if asked is None else asked.queries
         query = fused[0] if queries is None else take(fused[0], queries)
         rate = self.dropout_rate if self.training else 0.0
-        if view.vectors is not None:
+        if view.blocks is not None:
+            mixed = attend_blocks(query, fresh, view.blocks)
+        elif view.vectors is not None:
             mixed, _ = attend(query, *_widened(fresh, view.mask.shape[3]), view, rate)
         elif torch.is_grad_enabled() and fused.device.type == "cpu" and (rate or fused.shape[3] <= LONG):
             mixed = mix(fused.contiguous(), view.mask, rate, queries, view.reach)

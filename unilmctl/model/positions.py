@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask
 
 from unilmctl.model.config import ModelConfig
 from unilmctl.model.kernels import take
@@ -57,13 +58,14 @@ class View(NamedTuple):
     """What a layer knows of the tokens beside their hidden states: who sees whom, and where they stand.
 
     `mask` [B, 1 or A, Q, K] is bool, or float to be added to the scores. The first `reach` queries see none but the
-    first `reach` keys.
+    first `reach` keys. `blocks` say what the mask does, of a full pass.
     """
 
     mask: Tensor
     turn: Turn | None = None
     vectors: Vectors | None = None
     reach: int = 0
+    blocks: BlockMask | None = None
 
     def of(self, queries: Tensor) -> "View":
         """The same for those of the queries alone that `queries` [B, q] names."""

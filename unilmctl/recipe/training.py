@@ -66,6 +66,10 @@ class Training(Section):
     checkpoint_activations: bool = Field(
         default=False, description="Compute the inside of every layer twice, instead of keeping it in memory."
     )
+    block_masks: bool = Field(
+        default=False,
+        description="On a GPU: attention skips blocks that see nothing (FlexAttention); needs `attention_dropout: 0`.",
+    )
     evaluate_every: Whole = Field(default=1000, ge=1, le=1000000000, description="Steps between two validations.")
     save_every: Whole = Field(default=1000, ge=1, le=1000000000, description="Steps between two checkpoints.")
     keep_last: Whole = Field(

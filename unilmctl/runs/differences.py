@@ -14,6 +14,7 @@ _OF_TRAINING = (
     "keep_last",
     "average_last",
     "log_every",
+    "block_masks",
     "device",
     "threads",
     "sharding",

@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 
 from unilmctl.errors import NumericError
 from unilmctl.model import Encoder
+from unilmctl.model.blocks import require_blocks
 from unilmctl.model.memory import keep_freed_memory
 from unilmctl.rows import Batch
 from unilmctl.training.distillation import Teacher
@@ -82,6 +83,8 @@ def train(
     `stop` says. NumericError when `options.skip_budget` is used up.
     """
     keep_freed_memory(all_sizes=True)
+    if options.block_masks:
+        require_blocks(encoder.config, encoder.head.bias.device)
     stream, at = feed.places(start), start
     while at.step < options.steps and not stop():
         began = time.perf_counter()
@@ -183,7 +186,7 @@ def _accumulate(
     teacher: Teacher | None,
 ) -> dict[Key, Tensor] | None:
     """Adds up the gradients of the parts, and returns what `score` does; None when `stop` said yes."""
-    encoder.recompute = options.checkpoint_activations
+    encoder.recompute, encoder.blocks = options.checkpoint_activations, options.block_masks
     how = Scoring(options.label_smoothing, options.precision, teacher)
     weights = _weights(labels, options.head_weights)
     sums: dict[Key, Tensor] = {}

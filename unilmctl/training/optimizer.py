@@ -34,6 +34,7 @@ class TrainOptions:
     freeze_embeddings: bool = False
     freeze: tuple[str, ...] = ()
     checkpoint_activations: bool = False
+    block_masks: bool = False
     seed: int = 1
     skip_budget: int = 20
     head_weights: Mapping[str, float] = field(default_factory=dict)

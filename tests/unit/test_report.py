@@ -86,6 +86,20 @@ def test_a_report_shows_curves_lengths_and_outputs_and_fetches_nothing(tmp_path:
     assert "9 examples" in page.text
 
 
+def test_its_drawings_are_whole_and_within_their_frames(tmp_path: Path) -> None:
+    drawings = re.findall(r"<svg.*?</svg>", report_page(a_run(tmp_path), {"train: source": [(1, 4, 7)]}), re.DOTALL)
+    assert len(drawings) == 5
+    drawn = 0
+    for drawing in drawings:
+        root = ElementTree.fromstring(drawing)
+        left, top, width, height = map(float, root.attrib["viewBox"].split())
+        points = [(one.attrib["cx"], one.attrib["cy"]) for one in root.iter("circle")]
+        points += [tuple(point.split(",")) for line in root.iter("polyline") for point in line.attrib["points"].split()]
+        drawn += len(points)
+        assert all(left <= float(x) <= left + width and top <= float(y) <= top + height for x, y in points)
+    assert drawn > 10
+
+
 def test_a_report_of_nothing_is_a_page(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "empty")
     run.folder.mkdir()

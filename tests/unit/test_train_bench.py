@@ -3,10 +3,14 @@
 import numpy as np
 import torch
 from beside import missed
+from tiny_training import feed_of, tiny_encoder
 from torch import Tensor
-from train_bench import goals, ours, twin
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from train_bench import goals, gpu, ours, twin
 from train_bench.work import LENGTHS, PAD, Engine
 
+from unilmctl.rows import LANGUAGE_MODEL
 from unilmctl.training import smoothed_loss
 
 
@@ -85,3 +89,15 @@ def test_padding_to_the_maximum_adds_padding_alone() -> None:
     assert torch.equal(long.slots.time[:, :width], short.slots.time)
     read = [batch.ids.flatten()[batch.labels["lm"].slots] for batch in (short, long)]
     assert torch.equal(*read)
+
+
+def test_the_operations_of_a_pass_are_those_that_torch_counts() -> None:
+    encoder, feed = tiny_encoder().eval(), feed_of()
+    batch = feed.batch(0, feed.order(0)[0])
+    wanted = batch.labels[LANGUAGE_MODEL].slots
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        hidden, _ = encoder(batch.ids, batch.positions, batch.segments, batch.slots)
+        encoder.logits(hidden.flatten(0, 1)[wanted])
+    rows, tokens = batch.ids.shape
+    found = gpu.operations(encoder.config, rows=rows, tokens=tokens, labels=len(wanted))
+    assert found == counter.get_total_flops()

@@ -1,8 +1,8 @@
 """On a GPU: tokens a second of our training, and what share of the GPU's own speed at matrices that is.
 
 The work of a step is what the model's definition asks for (2 operations for each weight and token, those of attention,
-the vocabulary for labelled slots, and twice as much again for the gradient), not what the program does: fewer last-layer
-slots or blocks that are skipped make the share larger. The GPU's speed is that of one large product in bfloat16.
+the vocabulary for labelled slots, and twice as much again for the gradient), not what the program does: slots and
+blocks that it leaves out make the share larger. The GPU's speed is that of one large product in bfloat16.
 
 Shapes: B rows of T tokens with N labels in all; D hidden width, F feed-forward width, V vocabulary.
 """

@@ -159,3 +159,9 @@ def take(table: Tensor, queries: Tensor) -> Tensor:
 
 def _spread(queries: Tensor, table: Tensor) -> Tensor:
     return queries[:, None, :, None].expand(-1, table.shape[1], -1, table.shape[3])
+
+
+def words(vectors: Tensor) -> Tensor:
+    """Vectors [X, d] as words of 16 bytes, if they can be: to copy them takes a half to a third of the time."""
+    whole = vectors.shape[1] * vectors.element_size() % 16 == 0
+    return vectors.view(torch.complex128) if whole else vectors

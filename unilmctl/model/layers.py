@@ -14,7 +14,7 @@ from torch.nn import functional
 from unilmctl.model.blocks import attend_blocks
 from unilmctl.model.cache import KeysValues
 from unilmctl.model.config import ModelConfig
-from unilmctl.model.kernels import dropout, mix, take
+from unilmctl.model.kernels import dropout, mix, take, words
 from unilmctl.model.positions import View, turned
 
 LONG = 1024
@@ -219,7 +219,7 @@ class Attention(nn.Module):
             turn = turned(fused[:, :2], cosine, sine, interleaved=view.turn.interleaved)
             fused = torch.cat((turn, fused[:, 2:]), 1)
         fresh = fused[:, 1:].to(table.dtype).reshape(-1, width)
-        _words(table.view(-1, width)).index_copy_(0, vectors, _words(fresh))
+        words(table.view(-1, width)).index_copy_(0, vectors, words(fresh))
         query = table.new_empty(sentences, self.heads, queries, width)
         last = fused[:, 0].view(len(hidden), -1, self.heads, width)[:, -asked:]
         query.copy_(last.reshape(sentences, queries, self.heads, width).transpose(1, 2))
@@ -262,12 +262,6 @@ def _widened(seen: KeysValues, width: int) -> KeysValues:
     """Keys and values [B, A, T, d] padded to this many tokens."""
     extra = width - seen.keys.shape[2]
     return KeysValues(*(functional.pad(part, (0, 0, 0, extra)) for part in seen)) if extra else seen
-
-
-def _words(vectors: Tensor) -> Tensor:
-    """Vectors [X, d] as words of 16 bytes, if they can be: to copy them takes a half to a third of the time."""
-    whole = vectors.shape[1] * vectors.element_size() % 16 == 0
-    return vectors.view(torch.complex128) if whole else vectors
 
 
 STEADY = 128

@@ -193,3 +193,18 @@ def test_four_objectives_share_every_batch(place: Path, capsys: pytest.CaptureFi
     page = (report.run / "report.html").read_text()
     assert all(f"{name}: {figure}" in page for name in names for figure in ("loss", "accuracy"))
     assert "labels" not in page.split("What the loss is made of")[1].split("<h2>")[0]
+
+
+def test_a_row_of_the_recipe_is_learnt_and_one_that_shows_its_answers_is_not(place: Path) -> None:
+    row = "rows: [{name: mine, parts: [{take: text, time: TIME, predict: next}]}]\n"
+    recipe = RECIPE.replace("MIX", "[{objective: custom, row: mine}]")
+    (place / "recipe.yaml").write_text(recipe + row.replace("TIME", "i"))
+    report = train("pretrain.steps=60", "pretrain.evaluate_every=30", "pretrain.save_every=60")
+    first, last = (entry["loss"] for entry in entries(report, "evaluation"))
+    assert last < first < 4.5
+    (place / "recipe.yaml").write_text(recipe + row.replace("TIME", "0"))
+    with pytest.raises(RecipeError) as caught:
+        train(fresh=True)
+    assert caught.value.message.startswith(
+        "row 'mine': part 1 (take text): what it predicts at time 0 stands in part 1"
+    )

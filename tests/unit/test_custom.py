@@ -2,6 +2,7 @@
 
 import ast
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unilmctl.errors import RecipeError
 from unilmctl.objectives import Corruption, build
-from unilmctl.objectives.custom import parse
+from unilmctl.objectives.custom import parse_row
 from unilmctl.objectives.formula import LONGEST, read_formula
 from unilmctl.rows import LANGUAGE_MODEL, Example, Frame, Row, leaks
 
@@ -141,25 +143,25 @@ ROWS = {
           - {take: target, of: rest, time: i+1, predict: next}
     """,
     "seq2seq": """
-        choose: {from: text, span: gram}
+        choose: {field: text, span: gram}
         parts:
           - {take: text, of: others, time: 0}
           - {corrupt: text, of: chosen, time: 0, predict: this}
     """,
     "left-to-right": """
-        choose: {from: text, span: gram}
+        choose: {field: text, span: gram}
         parts:
           - {take: text, of: others, time: i}
           - {corrupt: text, of: chosen, time: i, predict: this}
     """,
     "right-to-left": """
-        choose: {from: text, span: gram}
+        choose: {field: text, span: gram}
         parts:
           - {take: text, of: others, time: n-1-i}
           - {corrupt: text, of: chosen, time: n-1-i, predict: this}
     """,
     "partial": """
-        choose: {from: text, span: block}
+        choose: {field: text, span: block}
         parts:
           - {take: text, of: others, time: 0}
           - {mask: text, of: chosen, time: 0, predict: this}
@@ -189,7 +191,7 @@ def test_rows_of_our_own_in_a_few_lines(name: str, source: int, target: int, see
     corruption = replace(PLAIN, target=0 if name in ("pseudo", "causal") else 0.3)
     if name not in ("pseudo", "causal"):
         example = Example(np.concatenate((example.source, example.target)), example.target[:0])
-    custom = parse(described(name), corruption=corruption)
+    custom = parse_row(described(name), corruption=corruption)
     made = custom(example, FRAME, np.random.default_rng(seed))
     wanted = build(name, corruption)(example, FRAME, np.random.default_rng(seed))
     assert columns(made) == columns(wanted)
@@ -199,11 +201,18 @@ def test_rows_of_our_own_in_a_few_lines(name: str, source: int, target: int, see
         assert custom.lengths(*sizes, FRAME).tolist() == [len(made)]
 
 
+def test_the_row_of_the_documentation_is_partial():
+    page = (Path(__file__).parents[2] / "docs" / "masks.md").read_text("utf-8")
+    (shown,) = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["rows"]
+    assert shown.pop("name") == "blocks"
+    assert shown == described("partial") | {"choose": {"field": "text", "span": "block", "rate": 0.15}}
+
+
 def test_what_is_chosen_in_one_field():
     given_example = Example(np.arange(10, 16), np.arange(30, 34))
     for field, ids in (("target", {30, 31, 32, 33, 2}), ("source", set(range(10, 16)))):
         described_row = {
-            "choose": {"from": field, "rate": 0.4, "span": "token"},
+            "choose": {"field": field, "rate": 0.4, "span": "token"},
             "parts": [
                 {"take": "source", "of": "others", "time": 0},
                 {"mask": "source", "of": "chosen", "time": 0, "predict": True},
@@ -211,16 +220,18 @@ def test_what_is_chosen_in_one_field():
                 {"mask": "target", "of": "chosen", "time": "i+1", "predict": "this", "segment": 7},
             ],
         }
-        row = parse(described_row)
+        row = parse_row(described_row)
         found = [row(given_example, FRAME, np.random.default_rng(seed)) for seed in range(40)]
         assert {int(t) for one in found for t in one.labels[LANGUAGE_MODEL].targets} == ids
         assert found[0].segments.tolist().count(7) == 5
 
 
 def refused(text: str) -> str:
-    with pytest.raises(ValueError) as caught:
-        parse(yaml.safe_load(text))
-    return str(caught.value)
+    with pytest.raises(RecipeError) as caught:
+        parse_row(yaml.safe_load(text), "mine")
+    assert caught.value.hint == "docs/masks.md shows how a row is described"
+    assert caught.value.message.startswith("row 'mine': ")
+    return caught.value.message.removeprefix("row 'mine': ")
 
 
 def test_a_row_that_shows_its_own_answer_is_refused_with_the_part():
@@ -240,7 +251,7 @@ def test_a_row_that_shows_its_own_answer_is_refused_with_the_part():
 
 
 def test_a_time_that_goes_wrong_later_is_found_in_the_row():
-    row = parse(
+    row = parse_row(
         yaml.safe_load("""
         parts:
           - {take: source, time: 0}
@@ -248,7 +259,9 @@ def test_a_time_that_goes_wrong_later_is_found_in_the_row():
     """)
     )
     long = Example(np.arange(10, 13), np.arange(30, 60))
-    with pytest.raises(ValueError, match=r"part 2 \(take target\): what it predicts at time 19 stands in part 2"):
+    with pytest.raises(
+        RecipeError, match=r"row 'row': part 2 \(take target\): what it predicts at time 19 stands in part 2"
+    ):
         row(long, FRAME, np.random.default_rng(0))
 
 
@@ -302,19 +315,19 @@ TAKE = "{take: text, time: i, predict: next}"
             "{parts: [{mask: text, of: chosen, time: 0, predict: this}]}",
             "part 1 (mask text): 'of: chosen' needs a 'choose' beside 'parts'",
         ),
-        (f"{{choose: 1, parts: [{TAKE}]}}", "'choose' must be a mapping like {from: text, rate: 0.15}"),
-        (f"{{choose: {{}}, parts: [{TAKE}]}}", "'choose': 'from' is one of text, source, target, not None"),
+        (f"{{choose: 1, parts: [{TAKE}]}}", "'choose' must be a mapping like {field: text, rate: 0.15}"),
+        (f"{{choose: {{}}, parts: [{TAKE}]}}", "'choose': 'field' is one of text, source, target, not None"),
         (
-            f"{{choose: {{from: text, rate: 2}}, parts: [{TAKE}]}}",
+            f"{{choose: {{field: text, rate: 2}}, parts: [{TAKE}]}}",
             "'choose': 'rate' is a share between 0 and 1, not 2",
         ),
         (
-            f"{{choose: {{from: text, span: word}}, parts: [{TAKE}]}}",
+            f"{{choose: {{field: text, span: word}}, parts: [{TAKE}]}}",
             "'choose': 'span' is one of token, gram, ngram, ngram-5, block, geometric, poisson, suffix, not 'word'",
         ),
         (
-            f"{{choose: {{from: text, of: x}}, parts: [{TAKE}]}}",
-            "'choose': there is no 'of'; there are from, rate, span",
+            f"{{choose: {{field: text, of: x}}, parts: [{TAKE}]}}",
+            "'choose': there is no 'of'; there are field, rate, span",
         ),
         (
             "{parts: [{take: text, time: i-1, predict: next}]}",
@@ -363,14 +376,15 @@ maps = st.dictionaries(
 @given(
     st.fixed_dictionaries(
         {"parts": st.lists(maps, max_size=3)},
-        optional={"choose": st.one_of(st.none(), st.just({"from": "text"}), st.just({"from": "target", "rate": 0.5}))},
+        optional={
+            "choose": st.one_of(st.none(), st.just({"field": "text"}), st.just({"field": "target", "rate": 0.5}))
+        },
     ),
     st.integers(0, 999),
 )
 def test_any_mapping_is_a_sound_row_or_refused(given_row: dict[str, object], seed: int):
     try:
-        row = parse(given_row)(Example(np.arange(10, 19), np.arange(30, 35)), FRAME, np.random.default_rng(seed))
-    except ValueError as error:
-        assert str(error)  # noqa: PT017
+        row = parse_row(given_row)(Example(np.arange(10, 19), np.arange(30, 35)), FRAME, np.random.default_rng(seed))
+    except RecipeError:
         return
     assert leaks(row) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unilmctl.commands.inspect.mask import LONGEST, PAIRS, run
-from unilmctl.errors import ModelError, UsageError, WriteError
+from unilmctl.errors import ModelError, RecipeError, UsageError, WriteError
 from unilmctl.objectives import OBJECTIVES
 
 
@@ -124,6 +124,51 @@ def test_a_picture_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match=r"mask\.svg"):
         run(objective="pseudo", source="a", target="b", output=tmp_path / "file" / "mask.svg")
+
+
+RECIPE = """
+data: {train: {files: [a.txt]}}
+model: {architecture: bert}
+tokens: {train: {kind: bpe}}
+rows:
+  - name: backwards
+    parts: [{take: source, time: 0}, {take: target, time: n-i, predict: next}]
+  - name: forwards
+    parts: [{take: text, time: i, predict: next}]
+pretrain:
+  mix:
+    - {objective: partial, segments: [7, 8], rate: 0.5}
+    - {objective: custom, row: forwards}
+    - {objective: custom, row: backwards, pair: adjacent, name: wrong}
+"""
+
+
+def test_the_objectives_of_a_recipe(tmp_path: Path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    assert run(recipe=recipe, text="a b").text == (
+        "custom: 4 tokens, 3 predicted\n"
+        "               0123\n"
+        "  0 [CLS]    0 █···  > a\n"
+        "  1 a        1 ██··  > b\n"
+        "  2 b        2 ███·  > [SEP]\n"
+        "  3 [SEP]    3 ████\n"
+    )
+    drawn = run(recipe=recipe, objective="partial", text="a b c d e f")
+    assert set(drawn.row.segments.tolist()) == {7}
+    assert drawn.text.startswith("partial: ")
+    with pytest.raises(RecipeError) as wrong:
+        run(recipe=recipe, objective="wrong", source="a", target="b")
+    assert wrong.value.message.startswith("row 'backwards': part 2 (take target): what it predicts at time ")
+    with pytest.raises(UsageError) as unknown:
+        run(recipe=recipe, objective="partail", text="a b")
+    assert (unknown.value.message, unknown.value.hint) == (
+        f"the mix of {recipe} has no 'partail'",
+        "did you mean 'partial'?",
+    )
+    recipe.write_text(RECIPE.split("rows:", maxsplit=1)[0])
+    with pytest.raises(UsageError, match="has no mix of objectives to draw from"):
+        run(recipe=recipe, text="a b")
 
 
 def test_the_pictures_of_the_documentation_are_current():

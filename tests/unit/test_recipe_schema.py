@@ -32,6 +32,7 @@ TEXT: dict[str, Any] = {
     "pretrain": {"mix": {"objective": "causal"}},
 }
 STAGES = {**TEXT, "pretrain": {"steps": 2000, "stages": {"steps": 2000, "mix": {"objective": "causal"}}}}
+ROWS = {"rows": {"name": "mine", "choose": {"field": "text"}, "parts": {"take": "text", "time": "0"}}}
 LISTS = {path for path, field in KEYS.items() if section_of(field) and "list[" in str(field.annotation)}
 """Sections that stand in a list; here there is one item in each."""
 
@@ -93,6 +94,7 @@ def render(path: tuple[str, ...], line: str) -> tuple[str, int, int]:
             lines[first] = f"{indent[:-2]}- {lines[first][len(indent) :]}"
 
     values = STAGES if path[:2] == ("pretrain", "stages") else TEXT if path[0] == "pretrain" else BASE
+    values = TEXT | ROWS if path[0] == "rows" else values
     for length in range(1, len(path)):
         values = {**values}
         holder = values

@@ -143,7 +143,10 @@ Exceptions = Annotated[Path | None, Option("--exceptions", metavar="FOLDER", hel
 Confidence = Annotated[bool, Option("--confidence/--no-confidence", help="95 % intervals.")]
 
 # Pictures
-Objectives = Annotated[str, Option("--objective", metavar="NAME", help="Whose row and mask.")]
+Objectives = Annotated[
+    str | None, Option("--objective", metavar="NAME", help="Whose row and mask. [pseudo, or the recipe's own row]")
+]
+MixOf = Annotated[Path | None, Option("--recipe", metavar="FILE", help="The objective is one of this recipe's mix.")]
 SourceText = Annotated[str, Argument(metavar="TEXT", help="Source, or the only text of a pre-training objective.")]
 TargetText = Annotated[str | None, Argument(metavar="TARGET", help="Target text.")]
 Vocabulary = Annotated[Path | None, Option("--model", metavar="FOLDER", help="Cuts the text as this model does.")]

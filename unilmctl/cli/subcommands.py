@@ -29,7 +29,8 @@ def inspect_mask(
     text: o.SourceText,
     target: o.TargetText = None,
     *,
-    objective: o.Objectives = "pseudo",
+    objective: o.Objectives = None,
+    recipe: o.MixOf = None,
     model: o.Vocabulary = None,
     rate: o.Rate = None,
     seed: o.DrawSeed = 1,
@@ -42,6 +43,7 @@ def inspect_mask(
 
     report = command.run(
         objective=objective,
+        recipe=recipe,
         source=text,
         target=target,
         model=model,

@@ -27,7 +27,7 @@ from unilmctl.objectives.corruption import (
     select,
     words,
 )
-from unilmctl.objectives.custom import CustomRow
+from unilmctl.objectives.custom import CustomRow, parse_row
 from unilmctl.objectives.heads import BOUNDARY, CONTRASTIVE, REACH, REPLACED, replaced, similar, span_boundary
 from unilmctl.objectives.infilling import in_place_row, infilling, infilling_in_place, infilling_row
 from unilmctl.objectives.layout import windowed
@@ -85,6 +85,7 @@ __all__ = [
     "left_to_right",
     "masked",
     "next_token",
+    "parse_row",
     "partial",
     "partial_row",
     "permuted",

@@ -1,6 +1,6 @@
 """Rows that a recipe describes: which tokens stand in them, when each is written, and what is predicted.
 
-    choose: {from: text, rate: 0.15, span: token}         # only if a part speaks of `chosen` or `others`
+    choose: {field: text, rate: 0.15, span: token}        # only if a part speaks of `chosen` or `others`
     parts:
       - {take: text, of: others, time: 0}                 # tokens as they are
       - {mask: text, of: chosen, time: 0, predict: this}  # [MASK]s in their places
@@ -16,7 +16,8 @@ of its place, `predict: next` for the one after. A row that shows a label its ow
 Shapes: T tokens of the text, C columns of a part.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal
@@ -24,6 +25,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from unilmctl.errors import RecipeError
 from unilmctl.objectives.cloze import one_segment, two_segments
 from unilmctl.objectives.corruption import DEFAULT, LENGTHS, Corruption, Text, choose, corrupt
 from unilmctl.objectives.formula import Formula, read_formula
@@ -93,7 +95,12 @@ class CustomRow:
     corruption: Corruption
 
     def __call__(self, example: Example, frame: Frame, random: np.random.Generator) -> Row:
-        """ValueError, naming the parts, where a time makes no sense or a label is shown its answer."""
+        """RecipeError, naming the parts, where a time makes no sense or a label is shown its answer."""
+        with _refusing(self.name):
+            return self.row(example, frame, random)
+
+    def row(self, example: Example, frame: Frame, random: np.random.Generator) -> Row:
+        """The same with ValueErrors."""
         laid = self._laid(example, frame, random)
         groups = [self._columns(part, laid, frame, random) for part in self.parts]
         row = assemble(laid.text.tokens, groups)
@@ -163,12 +170,26 @@ def _count(size: Ints, of: str, share: float) -> Ints:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def parse(given: Mapping[str, object], name: str = "row", corruption: Corruption = DEFAULT) -> CustomRow:
+def parse_row(given: Mapping[str, object], name: str = "row", corruption: Corruption = DEFAULT) -> CustomRow:
     """The objective that a recipe's mapping describes, with `choose` and `parts` as above.
 
     `corruption` says what `corrupt` does and what units spans have; its rate and span precede those of `choose`.
-    ValueError says what is wrong, and in which part.
+    RecipeError says what is wrong, and in which part.
     """
+    with _refusing(name):
+        return _row(given, name, corruption)
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Turns a ValueError into one that the user meets."""
+    try:
+        yield
+    except ValueError as error:
+        raise RecipeError(f"row '{name}': {error}", "docs/masks.md shows how a row is described") from None
+
+
+def _row(given: Mapping[str, object], name: str, corruption: Corruption) -> CustomRow:
     _known(given, ("choose", "parts"), "a row")
     listed = given.get("parts")
     if not isinstance(listed, list) or not listed:
@@ -224,8 +245,8 @@ def _choose(given: object, parts: tuple[Part, ...], corruption: Corruption) -> t
             raise ValueError(f"{needed[0].label}: 'of: {needed[0].of}' needs a 'choose' beside 'parts'")
         return None, corruption
     if not isinstance(given, Mapping):
-        raise ValueError("'choose' must be a mapping like {from: text, rate: 0.15}")
-    _known(given, ("from", "rate", "span"), "'choose'")
+        raise ValueError("'choose' must be a mapping like {field: text, rate: 0.15}")
+    _known(given, ("field", "rate", "span"), "'choose'")
     share, span = given.get("rate", 0.15), given.get("span", "token")
     if not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 1:
         raise ValueError(f"'choose': 'rate' is a share between 0 and 1, not {share!r}")
@@ -234,7 +255,7 @@ def _choose(given: object, parts: tuple[Part, ...], corruption: Corruption) -> t
         raise ValueError(f"'choose': 'span' is one of {', '.join((*LENGTHS, 'suffix'))}, not {span!r}")
     target = share if corruption.target is None else corruption.target
     return (
-        _one_of(given.get("from"), FIELDS, "'choose'", "from"),
+        _one_of(given.get("field"), FIELDS, "'choose'", "field"),
         replace(corruption, target=target, span=corruption.span or lengths),
     )
 
@@ -259,7 +280,7 @@ def _try(row: CustomRow) -> None:
     kept = replace(row, corruption=replace(row.corruption, keep=1.0, random=0.0, units=None))
     for seed, (source, target) in enumerate([(5, 4), (1, 1), (3, 6), (7, 2), (6, 0)]):
         example = Example(np.arange(10, 10 + source), np.arange(30, 30 + target))
-        made = kept(example, frame, np.random.default_rng(seed))
+        made = kept.row(example, frame, np.random.default_rng(seed))
         slots = Slots(*(torch.from_numpy(column) for column in (made.document, made.time, made.until)))
         blind = torch.nonzero(~visible(slots, slots).any(-1)).flatten().tolist()
         if blind:

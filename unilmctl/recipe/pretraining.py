@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
+from unilmctl.recipe.rows import SpanLength
 from unilmctl.recipe.section import Section
 from unilmctl.recipe.training import Training
 from unilmctl.recipe.values import Share, Text, Whole
@@ -12,8 +13,8 @@ from unilmctl.recipe.values import Share, Text, Whole
 TextObjective = Literal[
     "bidirectional", "left-to-right", "right-to-left", "seq2seq", "partial", "permuted", "permuted-compensated",
     "infilling", "infilling-in-place", "block-diffusion", "span-boundary", "next-token", "pseudo", "masked", "causal",
+    "custom",
 ]  # fmt: skip
-SpanLength = Literal["token", "gram", "ngram", "ngram-5", "block", "geometric", "poisson", "suffix"]
 Segments = Annotated[list[Annotated[int, Field(ge=0, lt=64)]], Field(min_length=2, max_length=2)]
 
 SentenceTask = Literal["next-sentence", "sentence-order", "sentence-reorder", "sentence-distance"]
@@ -21,12 +22,12 @@ Pair = Literal["none", "adjacent", SentenceTask]
 
 ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("seq2seq", "pseudo", "masked", "causal"), ("adjacent",)),
-    "block-diffusion": ("none", "adjacent"),
+    **dict.fromkeys(("block-diffusion", "custom"), ("none", "adjacent")),
     "bidirectional": ("none", "adjacent", *get_args(SentenceTask)),
 }
 """What a passage can be made for an objective, the default first; for all others it is `none`."""
 
-WITH_WINDOW = ("next-token", "causal")
+WITH_WINDOW = ("next-token", "causal", "custom")
 """Objectives in which every token is written at a moment of its own, so that a window has a meaning."""
 
 
@@ -45,6 +46,7 @@ class Entry(Section):
     """One objective of a mix."""
 
     objective: TextObjective = Field(description="What is learnt from a passage; docs/masks.md draws each.")
+    row: Text | None = Field(default=None, description="For `custom`: the name of one of `rows`.")
     weight: Weight = Field(
         default=1.0, gt=0, description="Share of the passages, by proportion to the others: 2 and 1, or 1/3 and 1/6."
     )

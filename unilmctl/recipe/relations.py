@@ -49,7 +49,9 @@ def check(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
             where = f"pretrain.stages.{number}.mix" if recipe.pretrain.stages else "pretrain.mix"
             yield from _mix(stage.mix, where)
             yield from _units(recipe, stage.mix, where)
+            yield from _rows(recipe, stage.mix, where)
         yield from _text(recipe, written)
+    yield from _row_names(recipe)
     yield from _decoding(recipe)
 
 
@@ -182,6 +184,28 @@ def _units(recipe: Recipe, mix: Sequence[Entry], where: str) -> Iterator[Broken]
         if entry.units == "given" and recipe.data.train.segmenter != "given":
             text = "units of the data need data.train.segmenter: given"
             yield Broken(f"{where}.{number}.units data.train.segmenter", text)
+
+
+def _rows(recipe: Recipe, mix: Sequence[Entry], where: str) -> Iterator[Broken]:
+    known = {row.name: row for row in recipe.rows or ()}
+    for number, entry in enumerate(mix):
+        keys = f"{where}.{number}.row {where}.{number}.objective"
+        if (entry.row is None) == (entry.objective == "custom"):
+            yield Broken(keys, "the objective 'custom' and the name of a row belong together")
+        elif entry.row is not None and entry.row not in known:
+            yield Broken(f"{keys} rows", f"there is no '{entry.row}' among rows")
+        elif entry.row is not None and known[entry.row].of_pairs and entry.pairing != "adjacent":
+            text = f"'{entry.row}' is made of a source and a target: pair must be adjacent"
+            yield Broken(f"{where}.{number}.pair {keys} rows", text)
+
+
+def _row_names(recipe: Recipe) -> Iterator[Broken]:
+    names = [row.name for row in recipe.rows or ()]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield Broken(f"rows.{number}.name", f"a second '{name}'; give each a name of its own")
+    if names and recipe.pretrain is None:
+        yield Broken("rows pretrain", "rows are for a mix, but there is no section pretrain")
 
 
 def _set(recipe: Recipe, keys: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from unilmctl.recipe.decoding import Evaluate, Generate
 from unilmctl.recipe.pretraining import Pretrain
+from unilmctl.recipe.rows import RowShape
 from unilmctl.recipe.section import Section
 from unilmctl.recipe.training import Finetune
 from unilmctl.recipe.values import Folder, Text, Whole
@@ -198,6 +199,9 @@ class Recipe(Section):
     pretrain: Pretrain | None = Field(
         default=None, description="Pre-training on text; such a recipe is for `unilmctl pretrain` alone."
     )
+    rows: Annotated[list[RowShape], Field(min_length=1)] | None = Field(
+        default=None, description="Rows of your own for the mix; docs/masks.md has examples."
+    )
     finetune: Finetune = Field(default=Finetune(), description="Training on pairs.")
     generate: Generate = Field(default=Generate(), description="Decoding.")
     evaluate: Evaluate = Field(default=Evaluate(), description="Scoring.")
@@ -218,9 +222,13 @@ class Recipe(Section):
         """Folder that the vocabulary is read from; None when it is trained."""
         return None if self.tokens.train else self.tokens.tokenizer or self.model.init
 
+    def row(self, name: str) -> RowShape:
+        """The row of that name; KeyError where there is none, which the relations refuse."""
+        return {row.name: row for row in self.rows or ()}[name]
+
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default written out, as plain values; loading them gives the same recipe."""
-        unused = {"pretrain"} if self.pretrain is None else {"finetune", "evaluate"}
+        unused = {"pretrain", "rows"} if self.pretrain is None else {"finetune", "evaluate"}
         values: dict[str, Any] = self.model_dump(mode="json", exclude={"extends", *unused})
         values["data"]["store"] = str(self.store)
         values["generate"]["max_length"] = self.generate.max_length or self.tokens.max_target

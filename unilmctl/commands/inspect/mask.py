@@ -15,9 +15,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from unilmctl import recipe as recipes
 from unilmctl.errors import UsageError
 from unilmctl.files import write_atomically
-from unilmctl.objectives import BOUNDARY, CONTRASTIVE, OBJECTIVES, REPLACED, SEGMENTS, Corruption, build
+from unilmctl.objectives import (
+    BOUNDARY,
+    CONTRASTIVE,
+    OBJECTIVES,
+    REPLACED,
+    SEGMENTS,
+    Corruption,
+    Objective,
+    build,
+    parse_row,
+)
 from unilmctl.rows import LANGUAGE_MODEL, Example, Frame, Row
 from unilmctl.tokens import Roles, Tokenizer
 from unilmctl.visibility import FOREVER, Picture, Slots, draw_png, draw_svg, draw_text, visible
@@ -49,7 +60,8 @@ class MaskReport:
 
 def run(  # noqa: PLR0913 - the options of the command
     *,
-    objective: str = "pseudo",
+    objective: str | None = None,
+    recipe: Path | None = None,
     source: str | None = None,
     target: str | None = None,
     text: str | None = None,
@@ -59,38 +71,77 @@ def run(  # noqa: PLR0913 - the options of the command
     seed: int = 1,
     json_output: bool = False,
 ) -> MaskReport:
-    """Draws the row that `objective` makes of the text (`text`, or `source` and `target`).
+    """Draws the row that an objective makes of the text (`text`, or `source` and `target`).
 
-    `model` is a folder whose tokenizer cuts the text; `rate` replaces the objective's own share of predicted tokens,
-    which is small for a short text. The picture is written to `output` (.svg or .png) if one is named; `.text` of the
-    report is the picture in characters, or one JSON object. UsageError for a wrong choice, ModelError for a wrong
-    folder, WriteError where nothing can be written.
+    `objective` is `pseudo` unless it is named. With a recipe it is an entry of its mix, by name; unless it is named,
+    the first with a row of the recipe's own, or the first of all. `model` is a folder whose tokenizer cuts the text;
+    `rate` replaces the objective's own share of predicted tokens, which is small for a short text. The picture is
+    written to `output` (.svg or .png) if one is named; `.text` of the report is the picture in characters, or one JSON
+    object. UsageError for a wrong choice, RecipeError for a wrong recipe, ModelError for a wrong folder, WriteError
+    where nothing can be written.
     """
-    _check_text(objective, source, target, text)
+    chosen = _known(objective or "pseudo", rate) if recipe is None else _entry(recipe, objective, rate)
+    _check_text(chosen, source, target, text)
     _check_options(rate, output)
     parts = [text or source or "", target or ""]
     cut = _words(parts) if model is None else _pieces(parts, model)
-    row = build(objective, Corruption(target=rate))(cut.example, cut.frame(objective), np.random.default_rng(seed))
+    row = chosen.make(cut.example, cut.frame(chosen.segments), np.random.default_rng(seed))
     if len(row) > LONGEST:
         raise UsageError(f"a row of {len(row)} tokens is too long to draw (at most {LONGEST})", "give a shorter text")
-    picture = _picture(objective, row, cut.name)
+    picture = _picture(chosen.name, row, cut.name)
     if output is not None:
         with write_atomically(output) as file:
             file.write(DRAWERS[output.suffix.lower()](picture))
-    return MaskReport(row, picture, _json(objective, row, picture) if json_output else draw_text(picture))
+    return MaskReport(row, picture, _json(chosen.name, row, picture) if json_output else draw_text(picture))
 
 
-def _check_text(objective: str, source: str | None, target: str | None, text: str | None) -> None:
+class _Chosen(NamedTuple):
+    """What is drawn: an objective with its segment ids, and whether it needs a target."""
+
+    name: str
+    make: Objective
+    segments: tuple[int, int]
+    of_pairs: bool
+
+
+def _known(objective: str, rate: float | None) -> _Chosen:
+    """An objective by its own name."""
     if objective not in OBJECTIVES:
-        close = get_close_matches(objective, OBJECTIVES, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"one of {', '.join(OBJECTIVES)}"
-        raise UsageError(f"there is no objective '{objective}'", hint)
+        raise UsageError(f"there is no objective '{objective}'", _guess(objective, list(OBJECTIVES)))
+    segments = SEGMENTS.get(objective, (0, 1))
+    return _Chosen(objective, build(objective, Corruption(target=rate)), segments, objective in PAIRS)
+
+
+def _entry(recipe: Path, name: str | None, rate: float | None) -> _Chosen:
+    """An entry of a recipe's mix, as training makes its rows, but for spans that consist of units."""
+    plan = recipes.load(recipe)
+    mix = [] if plan.pretrain is None else plan.pretrain.entries
+    if not mix:
+        raise UsageError(f"{recipe} has no mix of objectives to draw from", "name an objective instead of the recipe")
+    described = next((entry for entry in mix if entry.row is not None), mix[0])
+    entry = next((entry for entry in mix if entry.label == name), described if name is None else None)
+    if entry is None:
+        raise UsageError(f"the mix of {recipe} has no '{name}'", _guess(str(name), [entry.label for entry in mix]))
+    corruption = Corruption(rate or entry.rate, entry.random, entry.keep, span=entry.span, together=entry.together)
+    segments = (0, 1) if entry.segments is None else (entry.segments[0], entry.segments[1])
+    if entry.row is None:
+        return _Chosen(entry.label, build(entry.objective, corruption), segments, entry.objective in PAIRS)
+    row = plan.row(entry.row)
+    return _Chosen(entry.label, parse_row(row.written(), row.name, corruption), segments, row.of_pairs)
+
+
+def _guess(wrong: str, known: list[str]) -> str:
+    close = get_close_matches(wrong, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"one of {', '.join(known)}"
+
+
+def _check_text(chosen: _Chosen, source: str | None, target: str | None, text: str | None) -> None:
     if text is not None and (source is not None or target is not None):
         raise UsageError("--text excludes a source and a target", "give one text, or a source and a target")
     if not (text or source or "").strip():
         raise UsageError("there is no text to draw", "give one text, or a source and a target")
-    if objective in PAIRS and not (target or "").strip():
-        raise UsageError(f"objective '{objective}' needs a source and a target", "give the target too")
+    if chosen.of_pairs and not (target or "").strip():
+        raise UsageError(f"objective '{chosen.name}' needs a source and a target", "give the target too")
 
 
 def _check_options(rate: float | None, output: Path | None) -> None:
@@ -108,9 +159,8 @@ class _Cut(NamedTuple):
     roles: Roles
     vocabulary: int
 
-    def frame(self, objective: str) -> Frame:
-        """The frame in which nothing is cut, with the segment ids of the objective."""
-        source_segment, target_segment = SEGMENTS.get(objective, (0, 1))
+    def frame(self, segments: tuple[int, int]) -> Frame:
+        """The frame in which nothing is cut, with these segment ids of source and target."""
         source, target = len(self.example.source), len(self.example.target)
         return Frame(
             pad=self.roles.pad,
@@ -118,8 +168,8 @@ class _Cut(NamedTuple):
             separator=self.roles.separator,
             mask=self.roles.mask,
             vocabulary=self.vocabulary,
-            source_segment=source_segment,
-            target_segment=target_segment,
+            source_segment=segments[0],
+            target_segment=segments[1],
             max_source=source + target + 2,
             max_target=target + 1,
         )

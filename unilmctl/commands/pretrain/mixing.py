@@ -21,6 +21,7 @@ from unilmctl.objectives import (
     Corruption,
     Objective,
     build,
+    parse_row,
     row_length,
     sentence_units,
     windowed,
@@ -125,11 +126,11 @@ def mix_of(entries: Sequence[Entry], frame: Frame, plan: Recipe, tokenizer: Toke
         "given": "given",
         "sentence": "given",
     }
-    parts = tuple(_part(entry, names.index(entry.label), frame, units[entry.units]) for entry in entries)
+    parts = tuple(_part(entry, names.index(entry.label), frame, units[entry.units], plan) for entry in entries)
     return Mix(parts, np.cumsum(weights / weights.sum()))
 
 
-def _part(entry: Entry, group: int, frame: Frame, units: Units) -> Part:
+def _part(entry: Entry, group: int, frame: Frame, units: Units, plan: Recipe) -> Part:
     corruption = Corruption(
         target=entry.rate,
         random=entry.random,
@@ -140,13 +141,16 @@ def _part(entry: Entry, group: int, frame: Frame, units: Units) -> Part:
     )
     if entry.segments is not None:
         frame = replace(frame, source_segment=entry.segments[0], target_segment=entry.segments[1])
+    custom = None if entry.row is None else parse_row(plan.row(entry.row).written(), entry.row, corruption)
     whole = entry.pairing in ("none", "sentence-reorder")
 
     def lengths(passages: Ints) -> Ints:
         targets = np.zeros_like(passages) if whole else passages // 2
+        if custom is not None:
+            return custom.lengths(passages - targets, targets, frame)
         return row_length(entry.objective, passages - targets, targets, frame, corruption)
 
-    objective = build(entry.objective, corruption)
+    objective = build(entry.objective, corruption) if custom is None else custom
     return Part(objective, group, frame, entry.pairing, entry.units == "sentence", entry.window, lengths)
 
 

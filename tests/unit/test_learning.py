@@ -73,7 +73,9 @@ def write(encoder: Encoder, row: Row) -> Ints:
     labels = row.labels[LANGUAGE_MODEL]
     ids = row.ids.copy()
     elsewhere = ~np.isin(np.arange(len(row)), labels.slots)
-    ids[np.isin(row.shows, labels.answers) & elsewhere] = FRAME.pad
+    shown = row.document * len(row) + row.shows  # answers are numbered within a document
+    answers = row.document[labels.slots] * len(row) + labels.answers
+    ids[np.isin(shown, answers) & elsewhere & (row.shows >= 0)] = FRAME.pad
     written = np.zeros_like(labels.targets)
     times = row.time[labels.slots]
     for moment in np.unique(times):
@@ -83,7 +85,7 @@ def write(encoder: Encoder, row: Row) -> Ints:
         hidden, _ = encoder(batch.ids, batch.positions, batch.segments, batch.slots, slots)
         written[asked] = encoder.logits(hidden).argmax(-1).numpy()
         for label in asked:
-            ids[(row.shows == labels.answers[label]) & elsewhere] = written[label]
+            ids[(shown == answers[label]) & elsewhere & (row.shows >= 0)] = written[label]
     return written
 
 

@@ -72,10 +72,11 @@ def write(encoder: Encoder, row: Row) -> Ints:
     """What the model writes for the labels of a row, moment by moment, [N]."""
     labels = row.labels[LANGUAGE_MODEL]
     ids = row.ids.copy()
-    elsewhere = ~np.isin(np.arange(len(row)), labels.slots)
-    shown = row.document * len(row) + row.shows  # answers are numbered within a document
+    # Answers are numbered within a document; a slot may show its own (what `keep` left there), and nothing is lost.
+    shown = np.where(row.shows < 0, -1, row.document * len(row) + row.shows)
     answers = row.document[labels.slots] * len(row) + labels.answers
-    ids[np.isin(shown, answers) & elsewhere & (row.shows >= 0)] = FRAME.pad
+    shown[labels.slots[shown[labels.slots] == answers]] = -1
+    ids[np.isin(shown, answers)] = FRAME.pad
     written = np.zeros_like(labels.targets)
     times = row.time[labels.slots]
     for moment in np.unique(times):
@@ -85,7 +86,7 @@ def write(encoder: Encoder, row: Row) -> Ints:
         hidden, _ = encoder(batch.ids, batch.positions, batch.segments, batch.slots, slots)
         written[asked] = encoder.logits(hidden).argmax(-1).numpy()
         for label in asked:
-            ids[(shown == answers[label]) & elsewhere & (row.shows >= 0)] = written[label]
+            ids[shown == answers[label]] = written[label]
     return written
 
 

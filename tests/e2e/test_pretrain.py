@@ -7,27 +7,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 from stopping import StopAt, contents
+from text_runs import RECIPE, WORDS, entries, prepared, text, train
 
 from unilmctl.commands import finetune, preprocess, pretrain
 from unilmctl.errors import RecipeError, Stopped
-from unilmctl.fitting import RunReport
 from unilmctl.runs import RunFolder, StopSignals, model_folder
 from unilmctl.weights import load_model
 
-RECIPE = """
-run: run
-seed: 3
-data: {train: {files: [train.txt]}, valid: {files: [valid.txt]}}
-model: {architecture: bert, layers: 2, hidden: 32, heads: 2, feedforward: 64, positions: 32}
-tokens: {max_length: 24, train: {kind: wordpiece, size: 60}}
-pretrain: {batch_tokens: 240, steps: 7, learning_rate: 5e-3, warmup: 2, accumulate: 2, precision: float32,
-  log_every: 2, evaluate_every: 3, save_every: 3, keep_last: 2, threads: 1, mix: MIX}
-"""
 UNILM = (
     "pretrain.mix=[{objective: bidirectional, weight: 1/3, pair: next-sentence, segments: [0, 1]}, "
     "{objective: seq2seq, weight: 1/3, segments: [4, 5]}, {objective: left-to-right, weight: 1/6, segments: [2, 2]}, "
@@ -35,36 +25,14 @@ UNILM = (
     "pretrain.head_weights.next-sentence=0.5",
 )
 MLM = "[{objective: bidirectional}]"
-WORDS = ("red", "green", "blue", "one", "two", "three", "four", "old", "new", "big", "small", "cat", "dog", "bird")
-
-
-def text(documents: int) -> str:
-    """Documents of four sentences of five words: each word tells the next."""
-    made = []
-    for number in range(documents):
-        for sentence in range(4):
-            first = number * 5 + sentence * 3
-            made.append(" ".join(WORDS[(first + place) % len(WORDS)] for place in range(5)) + "\n")
-        made.append("\n")
-    return "".join(made)
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with text and a recipe, in which the test runs."""
-    (tmp_path / "train.txt").write_text(text(20))
-    (tmp_path / "valid.txt").write_text(text(4))
-    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("MIX", MLM))
+    prepared(tmp_path, MLM)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def train(*settings: str, fresh: bool = False) -> RunReport:
-    return pretrain.run(recipe="recipe.yaml", settings=settings, fresh=fresh)
-
-
-def entries(report: RunReport, event: str) -> list[dict[str, Any]]:
-    return [entry for entry in RunFolder(report.run).read_log() if entry["event"] == event]
 
 
 def test_a_run_leaves_a_model_that_has_learnt(place: Path) -> None:

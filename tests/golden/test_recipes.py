@@ -14,7 +14,7 @@ from unilmctl.model import Encoder, ModelConfig
 from unilmctl.objectives import RATES, SPANS
 from unilmctl.recipe import Generate, dump_yaml, list_recipes, load, require_files, shelf
 
-ON_TEXT = ["pretrain_bert", "pretrain_unilm1", "pretrain_unilm2"]
+ON_TEXT = ["pretrain_bert", "pretrain_electra", "pretrain_unilm1", "pretrain_unilm2"]
 NAMES = sorted(["cnndm", "csl", "e2e", "gigaword", "lcsts", "multi30k", "quickstart", "squad_qg", "xsum", *ON_TEXT])
 
 PUBLISHED = {
@@ -80,6 +80,11 @@ def test_the_published_pre_training_is_kept() -> None:
     assert [(entry.objective, entry.pairing) for entry in second.entries] == [("partial", "none")]
     assert (SPANS["partial"], RATES["partial"]) == ("block", 0.15)
     assert (second.learning_rate, second.warmup, second.steps, second.adam_beta2) == (6e-4, 24_000, 500_000, 0.98)
+    small = load("pretrain_electra")
+    assert small.pretrain is not None
+    assert [(entry.objective, entry.random, entry.keep) for entry in small.pretrain.entries] == [("replaced", 0, 0.15)]
+    assert (small.pretrain.learning_rate, small.pretrain.warmup, small.pretrain.steps) == (5e-4, 10_000, 1_000_000)
+    assert (small.pretrain.batch_tokens, small.tokens.max_length) == (128 * 128, 128)
     shape = load("pretrain_unilm2").model.shape
     assert shape is not None
     assert (shape.relative_buckets, ModelConfig(vocabulary=9).relative_distance) == (32, 128)
@@ -97,14 +102,19 @@ def test_absent_data_is_one_line_with_its_source(name: str, tmp_path: Path, monk
     assert "\n" not in caught.value.message + caught.value.hint
 
 
-@pytest.mark.parametrize(("name", "most"), [("e2e", 8_000_000), ("quickstart", 1_000_000), ("multi30k", 2_600_000)])
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("e2e", 8_000_000), ("quickstart", 1_000_000), ("multi30k", 2_600_000), ("pretrain_electra", 14_000_000)],
+)
 def test_models_from_scratch_are_as_small_as_promised(name: str, most: int) -> None:
     recipe = load(name)
     assert recipe.model.shape is not None
     assert recipe.tokens.train is not None
     sizes = recipe.model.shape.model_dump(exclude={"architecture"})
     with torch.device("meta"):
-        encoder = Encoder(ModelConfig(vocabulary=recipe.tokens.train.size, **sizes))
+        encoder = Encoder(
+            ModelConfig(vocabulary=recipe.tokens.train.size, family=recipe.model.shape.architecture, **sizes)
+        )
     assert sum(parameter.numel() for parameter in encoder.parameters()) <= most
 
 

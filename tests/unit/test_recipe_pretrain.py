@@ -90,6 +90,18 @@ def test_what_is_written_out_is_of_one_command_alone() -> None:
             "those that are trained: lm, sentence-order",
         ),
         (
+            "pretrain: {mix: [{objective: replaced}, {objective: seq2seq}]}\n",
+            "r.yaml:4:53: pretrain.mix[1].objective: 'replaced' is learnt by two models at once, which nothing else",
+        ),
+        (
+            "pretrain: {mix: [{objective: replaced}], sharding: full}\n",
+            "r.yaml:4:52: pretrain.sharding: a model with a generator cannot be shared out",
+        ),
+        (
+            "pretrain: {generator_size: 0.5}\n",
+            "r.yaml:4:28: pretrain.generator_size: a generator is for the objective 'replaced'",
+        ),
+        (
             "pretrain: {steps: 5}\n",
             "r.yaml:4:19: pretrain.warmup: 1000 steps of warm-up in 5 steps of training",
         ),
@@ -133,6 +145,14 @@ def test_text_and_pairs_have_keys_of_their_own(data: str, rest: str, said: str) 
     text = f"data: {data}\nmodel: {{architecture: bert}}\ntokens: {{train: {{kind: bpe}}}}\n{rest}"
     (found,) = mistakes(text)
     assert found.split(": ", 1)[1] == said
+
+
+def test_word_vectors_have_a_width_of_their_own_in_electra() -> None:
+    (found,) = mistakes(TEXT.replace("bert}", "bert, embedding: 64}"))
+    assert found == "r.yaml:2:40: model.embedding: BERT's word vectors are as wide as hidden"
+    shape = ok(TEXT.replace("bert}", "electra, embedding: 64}")).model.shape
+    assert shape is not None
+    assert (shape.architecture, shape.embedding, shape.hidden) == ("electra", 64, 768)
 
 
 def test_a_passage_fits_the_positions() -> None:

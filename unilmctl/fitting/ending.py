@@ -9,7 +9,8 @@ from unilmctl.fitting.fitting import Fitting
 from unilmctl.fitting.measuring import better
 from unilmctl.model import Encoder
 from unilmctl.runs import Best
-from unilmctl.weights import load_model, save_model
+from unilmctl.weights import save_model
+from unilmctl.weights.folder import load_whole
 
 
 def finish(fitting: Fitting) -> Best | None:
@@ -29,7 +30,7 @@ def finish(fitting: Fitting) -> Best | None:
 def _averaged(fitting: Fitting, steps: list[int]) -> float:
     """Writes checkpoints/average and returns its criterion. Raises Stopped when a signal came meanwhile."""
     folder = fitting.folder
-    encoder = load_model(folder.checkpoint(steps[-1])).encoder.to(fitting.processes.device)
+    encoder = load_whole(folder.checkpoint(steps[-1])).encoder.to(fitting.processes.device)
     average([folder.checkpoint(step) for step in steps], encoder)
     folder.publish("average", lambda path: save_model(path, encoder, fitting.card, fitting.tokenizer))
     value = fitting.measure("average", encoder)
@@ -42,6 +43,6 @@ def average(folders: list[Path], encoder: Encoder) -> None:
     """Gives `encoder` the mean of the weights in these model folders, summed in float64."""
     sums = {name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in encoder.state_dict().items()}
     for folder in folders:
-        for name, tensor in load_model(folder).encoder.state_dict().items():
+        for name, tensor in load_whole(folder).encoder.state_dict().items():
             sums[name] += tensor
     encoder.load_state_dict({name: (total / len(folders)).float() for name, total in sums.items()})

@@ -62,6 +62,7 @@ def _from_scratch(recipe: Recipe, tokenizer: Tokenizer) -> Encoder:
         raise ModelError("the recipe names no model", "set model.init or model.architecture")
     config = ModelConfig(
         vocabulary=tokenizer.size,
+        family=shape.architecture,
         hidden=shape.hidden,
         layers=shape.layers,
         heads=shape.heads,
@@ -69,6 +70,7 @@ def _from_scratch(recipe: Recipe, tokenizer: Tokenizer) -> Encoder:
         positions=shape.positions,
         segments=shape.segments,
         activation=shape.activation,
+        embedding=None if shape.embedding == shape.hidden else shape.embedding,
         relative_buckets=shape.relative_buckets,
         pad=tokenizer.roles.pad,
     )

@@ -12,8 +12,8 @@ from unilmctl.recipe.values import Share, Text, Whole
 
 TextObjective = Literal[
     "bidirectional", "left-to-right", "right-to-left", "seq2seq", "partial", "permuted", "permuted-compensated",
-    "infilling", "infilling-in-place", "block-diffusion", "span-boundary", "next-token", "pseudo", "masked", "causal",
-    "custom",
+    "infilling", "infilling-in-place", "block-diffusion", "span-boundary", "replaced", "next-token", "pseudo", "masked",
+    "causal", "custom",
 ]  # fmt: skip
 Segments = Annotated[list[Annotated[int, Field(ge=0, lt=64)]], Field(min_length=2, max_length=2)]
 
@@ -26,6 +26,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "bidirectional": ("none", "adjacent", *get_args(SentenceTask)),
 }
 """What a passage can be made for an objective, the default first; for all others it is `none`."""
+
+HEADED = {"span-boundary": "boundary", "replaced": "replaced"}
+"""Objectives with a head of their own."""
 
 WITH_WINDOW = ("next-token", "causal", "custom")
 """Objectives in which every token is written at a moment of its own, so that a window has a meaning."""
@@ -89,8 +92,8 @@ class Entry(Section):
     @property
     def heads(self) -> list[str]:
         """The heads beside the language model's that it trains."""
-        boundary = ["boundary"] if self.objective == "span-boundary" else []
-        return [self.pairing, *boundary] if self.pairing in get_args(SentenceTask) else boundary
+        own = [HEADED[self.objective]] if self.objective in HEADED else []
+        return [self.pairing, *own] if self.pairing in get_args(SentenceTask) else own
 
 
 class Stage(Section):
@@ -114,7 +117,10 @@ class Pretrain(Training):
     )
     head_weights: dict[Text, Annotated[float, Field(ge=0, le=1000)]] = Field(
         default={},
-        description="Weights of the losses of heads, `lm` and those of sentence tasks; 1 for each other.",
+        description="Weights of the losses of heads, `lm` and those of objectives; 50 for `replaced`, else 1.",
+    )
+    generator_size: float = Field(
+        default=0.25, gt=0, le=1, description="`replaced`: width of the generator as a share of the model's."
     )
     across_documents: bool = Field(
         default=False, description="A passage that its document does not fill goes on with the next one (RoBERTa)."
@@ -137,6 +143,11 @@ class Pretrain(Training):
     def plan(self) -> list[Stage]:
         """The stages; one where the recipe has a mix."""
         return self.stages or [Stage(steps=self.steps, mix=self.mix or [Entry(objective="bidirectional")])]
+
+    @property
+    def replaces(self) -> bool:
+        """Whether a generator is trained too."""
+        return any(entry.objective == "replaced" for entry in self.entries)
 
     @property
     def entries(self) -> list[Entry]:

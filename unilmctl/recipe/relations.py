@@ -45,8 +45,9 @@ def check(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
         yield from _training(recipe.pretrain, "pretrain")
         yield from _stages(recipe.pretrain)
         yield from _heads(recipe.pretrain)
+        yield from _generator(recipe.pretrain)
         for number, stage in enumerate(recipe.pretrain.plan):
-            where = f"pretrain.stages.{number}.mix" if recipe.pretrain.stages else "pretrain.mix"
+            where = _place(recipe.pretrain, number)
             yield from _mix(stage.mix, where)
             yield from _units(recipe, stage.mix, where)
             yield from _rows(recipe, stage.mix, where)
@@ -95,6 +96,8 @@ def _shape(recipe: Recipe) -> Iterator[Broken]:
         return
     if shape.hidden % shape.heads:
         yield Broken("model.heads model.hidden", f"{shape.heads} heads do not divide hidden: {shape.hidden}")
+    if shape.embedding is not None and shape.architecture == "bert":
+        yield Broken("model.embedding model.architecture", "BERT's word vectors are as wide as hidden")
     if recipe.pretrain is None:
         keys, what = "tokens.max_source tokens.max_target", "tokens.max_source + tokens.max_target"
         longest = recipe.tokens.max_source + recipe.tokens.max_target
@@ -233,6 +236,26 @@ def _heads(section: Pretrain) -> Iterator[Broken]:
         if head not in trained:
             text = f"no objective of the mix trains this head; those that are trained: {', '.join(trained)}"
             yield Broken(f"pretrain.head_weights.{head} pretrain.mix", text)
+
+
+def _place(section: Pretrain, stage: int) -> str:
+    """The key of a stage's mix."""
+    return f"pretrain.stages.{stage}.mix" if section.stages else "pretrain.mix"
+
+
+def _generator(section: Pretrain) -> Iterator[Broken]:
+    """What ELECTRA's two models leave no room for."""
+    if not section.replaces:
+        if section.generator_size != Pretrain.model_fields["generator_size"].default:
+            yield Broken("pretrain.generator_size pretrain.mix", "a generator is for the objective 'replaced'")
+        return
+    for stage, part in enumerate(section.plan):
+        for number, entry in enumerate(part.mix):
+            if entry.objective != "replaced":
+                text = "'replaced' is learnt by two models at once, which nothing else can be taught beside"
+                yield Broken(f"{_place(section, stage)}.{number}.objective", text)
+    if section.sharding == "full":
+        yield Broken("pretrain.sharding pretrain.mix", "a model with a generator cannot be shared out")
 
 
 def _mix(mix: Sequence[Entry], where: str) -> Iterator[Broken]:

@@ -26,6 +26,7 @@ BASE_SHAPE: dict[str, Any] = {  # BERT-base, what is left open by a model from s
     "segments": 2,
     "relative_buckets": 0,
     "activation": "gelu",
+    "embedding": None,
 }
 
 
@@ -90,7 +91,7 @@ class Data(Section):
 class Shape(Section):
     """Sizes of a model from scratch, all of them known."""
 
-    architecture: Literal["bert"]
+    architecture: Literal["bert", "electra"]
     layers: int
     hidden: int
     heads: int
@@ -99,13 +100,14 @@ class Shape(Section):
     segments: int
     relative_buckets: int
     activation: Literal["gelu", "gelu_new", "relu"]
+    embedding: int | None
 
 
 class Model(Section):
     """Where the model comes from: a folder (`init`) or nothing but its sizes (`architecture`)."""
 
     init: Folder | None = Field(default=None, description="Model folder to start from; `unilmctl convert` writes one.")
-    architecture: Literal["bert"] | None = Field(
+    architecture: Literal["bert", "electra"] | None = Field(
         default=None, description="Start from random weights of this kind; open sizes are BERT-base's."
     )
     layers: Whole | None = Field(default=None, ge=1, le=200, description="Layers (from scratch only; 12 when open).")
@@ -128,6 +130,9 @@ class Model(Section):
     )
     activation: Literal["gelu", "gelu_new", "relu"] | None = Field(
         default=None, description="Activation (gelu when open)."
+    )
+    embedding: Whole | None = Field(
+        default=None, ge=1, le=65536, description="Width of the word vectors (`electra` only; null: `hidden`)."
     )
     dropout: float | None = Field(
         default=None, ge=0, lt=1, description="Dropout of hidden states; null: the model's own (0.1 from scratch)."

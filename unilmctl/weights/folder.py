@@ -94,6 +94,12 @@ def load_generator(folder: Path, encoder: Encoder) -> Encoder:
     return with_generator(encoder, load_model(folder / GENERATOR).encoder)
 
 
+def load_whole(folder: Path) -> Loaded:
+    """The model of a folder as it was trained: with the generator, where one was saved beside it."""
+    loaded = load_model(folder)
+    return loaded._replace(encoder=load_generator(folder, loaded.encoder)) if (folder / GENERATOR).is_dir() else loaded
+
+
 def save_weights(path: Path, encoder: Encoder) -> None:
     """Write the encoder's tensors under the family's names."""
     state = {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}

@@ -23,8 +23,8 @@ from unilmctl.tokens import Tokenizer
 from unilmctl.training import TrainOptions, build_optimizer
 from unilmctl.training.averages import Averages
 from unilmctl.training.distributed import Processes, together
+from unilmctl.training.replaced import DETECTING, REPLACED
 from unilmctl.training.sharding import shard
-from unilmctl.weights import load_model
 
 
 def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> RunReport:
@@ -85,13 +85,13 @@ def assemble(
         (encoder, card), more = starting_model(plan, section, prepared.tokenizer)
         notes += more
     else:
-        encoder, card = resumed_model(load_model(checkpoint), plan, section)
+        encoder, card = resumed_model(checkpoint, plan, section)
     for note in notes if processes.first else ():
         console.warn(note)
     encoder.to(processes.device)
     if section.sharding == "full" and processes.size > 1:
         shard(encoder, processes)
-    options = replace(train_options(section, plan.seed), head_weights=section.head_weights)
+    options = replace(train_options(section, plan.seed), head_weights={REPLACED: DETECTING, **section.head_weights})
     frame = frame_of(plan, prepared.tokenizer, encoder.config.segments)
     fitting = Fitting(
         folder=folder,

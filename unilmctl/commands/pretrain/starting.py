@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from unilmctl.fitting import begun, decoding_defaults, with_dropout
 from unilmctl.model import Encoder, HeadConfig
-from unilmctl.objectives import CLASSES
+from unilmctl.model.heads import HeadKind
+from unilmctl.objectives import BOUNDARY, CLASSES, REPLACED
 from unilmctl.recipe import Entry, Pretrain, Recipe
 from unilmctl.tokens import Tokenizer
-from unilmctl.weights import Loaded, ModelCard
-from unilmctl.weights.adapting import with_heads, with_inner_positions, with_segments
+from unilmctl.weights import Loaded, ModelCard, load_model
+from unilmctl.weights.adapting import with_generator, with_heads, with_inner_positions, with_segments
+from unilmctl.weights.folder import GENERATOR, load_whole
 
 DECODES = {
     "next-token": "next-token",
@@ -24,6 +27,9 @@ DECODES = {
 }
 """Objectives that teach to write, the best teacher first, and what decoding then reads."""
 
+KINDS: dict[str, HeadKind] = {BOUNDARY: "boundary", REPLACED: "replaced"}
+"""Heads that are not those of sentence tasks."""
+
 
 def starting_model(plan: Recipe, section: Pretrain, tokenizer: Tokenizer) -> tuple[Loaded, list[str]]:
     """The encoder with the segments that the mix needs, its card, and what the user should know, a line each."""
@@ -33,15 +39,15 @@ def starting_model(plan: Recipe, section: Pretrain, tokenizer: Tokenizer) -> tup
         encoder, resized = with_segments(encoder, needed)
         notes += [f"segments grown from {resized.before} to {needed}: {resized.how}"] if resized else []
     encoder = _equipped(encoder, section.entries, plan)
+    if section.replaces:
+        encoder = _beside_generator(encoder, section.generator_size, plan)
     return Loaded(encoder, trained_card(plan, section, card)), notes
 
 
 def heads_of(mix: Sequence[Entry]) -> list[HeadConfig]:
     """The heads that a mix trains beside the language model's."""
     names = dict.fromkeys(head for entry in mix for head in entry.heads)
-    return [
-        HeadConfig(name, "class", CLASSES[name]) if name in CLASSES else HeadConfig(name, "boundary") for name in names
-    ]
+    return [HeadConfig(name, KINDS.get(name, "class"), CLASSES.get(name, 2)) for name in names]
 
 
 def _equipped(encoder: Encoder, mix: Sequence[Entry], plan: Recipe) -> Encoder:
@@ -55,9 +61,20 @@ def _equipped(encoder: Encoder, mix: Sequence[Entry], plan: Recipe) -> Encoder:
     return encoder
 
 
-def resumed_model(loaded: Loaded, plan: Recipe, section: Pretrain) -> Loaded:
+def _beside_generator(encoder: Encoder, size: float, plan: Recipe) -> Encoder:
+    """The encoder with the generator that was trained beside it, or a new one of a share `size` of its width."""
+    init = plan.model.init
+    if init is not None and (init / GENERATOR).is_dir():
+        return with_generator(encoder, with_dropout(load_model(init / GENERATOR).encoder, plan.model))
+    generator = Encoder(encoder.config.smaller(size))
+    generator.initialize(torch.Generator().manual_seed(plan.seed))
+    return with_generator(encoder, generator)
+
+
+def resumed_model(checkpoint: Path, plan: Recipe, section: Pretrain) -> Loaded:
     """A checkpoint's model with what the recipe says about it now."""
-    return Loaded(with_dropout(loaded.encoder, plan.model), trained_card(plan, section, loaded.card))
+    encoder, card = load_whole(checkpoint)
+    return Loaded(with_dropout(encoder, plan.model), trained_card(plan, section, card))
 
 
 def trained_card(plan: Recipe, section: Pretrain, card: ModelCard) -> ModelCard:
@@ -73,7 +90,7 @@ def trained_card(plan: Recipe, section: Pretrain, card: ModelCard) -> ModelCard:
         target_segment=target,
         max_source=None,
         max_target=None,
-        head_trained=True,
+        head_trained=not section.replaces,
         generate=decoding_defaults(plan),
     )
 

@@ -3,13 +3,14 @@
 # make check        ruff, formatting, mypy --strict, import contracts, generated pages
 # make unit         the unit tests alone, under a minute
 # make docs         write the generated pages again
+# make reliability  every case of docs/reliability.md, the long ones too, and the page itself
 # make bench        every benchmark, each prints its ratios
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: quickstart test unit check lint docs bench clean
+.PHONY: quickstart test unit check lint docs reliability bench clean
 
 quickstart: .venv/installed
 	$(BIN)/unilmctl preprocess recipes/quickstart.yaml
@@ -34,6 +35,9 @@ check: lint
 
 docs: .venv/installed-dev
 	$(BIN)/python docs/generate.py
+
+reliability: .venv/installed-dev
+	$(BIN)/python docs/reliability.py
 
 bench: .venv/installed-dev
 	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[bench]"

@@ -134,6 +134,11 @@ def test_generated_pages_are_current() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_page_on_reliability_lists_the_cases_that_there_are() -> None:
+    done = run(sys.executable, "docs/reliability.py", "--check")
+    assert done.returncode == 0, done.stderr
+
+
 def test_links_of_the_documentation_lead_somewhere() -> None:
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
     broken = [

@@ -122,7 +122,7 @@ class TextReader:
             tally.bad_lines = [*tally.bad_lines, error.message][:SHOWN]
         try:
             return parse(mended(line), where) if self.policy == "replace" else None
-        except (DataError, ValueError, RecursionError):
+        except DataError:
             return None  # beyond repair
 
     def _parser(self, block: Block) -> Parser:

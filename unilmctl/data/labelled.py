@@ -8,6 +8,7 @@ Shapes: N examples of a chunk.
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unilmctl.data.encoding import FIELDS, SHOWN, Coder, Encoded, Tally
-from unilmctl.data.parsing import CELLS, Text, decode, field_of, object_of
+from unilmctl.data.parsing import CELLS, Text, decode, field_of, object_of, sound
 from unilmctl.data.reading import Line, detect, lines_in
 from unilmctl.data.streams import label_of, opened
 from unilmctl.errors import DataError
@@ -28,9 +29,14 @@ from unilmctl.tokens import Tokenizer
 CHUNK = 2000
 """Lines that are encoded at a time."""
 
+_WHOLE = re.compile(r"-?[0-9]{1,100}")
+
 LABEL = "label"
 LABELLED_FIELDS = (*FIELDS, LABEL)
 """Fields of a store: the text, the second text (nothing where there is none), and what is to be said of them."""
+
+LARGEST = 3.4e38
+"""No float32 is larger, as good as."""
 
 CLASSIFY, REGRESS = "classify", "regress"
 """Tasks: a label's store value is its number; or the bits of a float32 as two numbers of 16 bits, the lower first."""
@@ -142,7 +148,7 @@ def chunks_of(lines: Iterator[Raw]) -> Iterator[list[Raw]]:
 def label_set(texts: Iterable[LabelledText]) -> tuple[str, ...]:
     """The different labels in their order: as numbers where all of them are, else as text."""
     found = {text.label for text in texts}
-    numbers = all(label.lstrip("-").isascii() and label.lstrip("-").isdigit() for label in found)
+    numbers = all(_WHOLE.fullmatch(label) for label in found)
     return tuple(sorted(found, key=int if numbers else str))
 
 
@@ -158,8 +164,9 @@ def _bits(text: LabelledText, labels: Sequence[str]) -> list[int]:
         value = float(text.label)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise DataError(f"{text.where}: {text.label[:40]!r} is not a number", "finetune.task: regress learns numbers")
+    if not abs(value) <= LARGEST:
+        what = "is not a number" if math.isnan(value) else "is too large a number"
+        raise DataError(f"{text.where}: {text.label[:40]!r} {what}", "finetune.task: regress learns numbers")
     return [int(half) for half in np.array([value], dtype="<f4").view("<u2")]
 
 
@@ -190,7 +197,7 @@ def _label(value: Any, name: str, where: str) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str) and (label := value.strip()) and "\n" not in label:
-        return label
+        return sound(label, name, where)
     raise DataError(f"{where}: {name!r} must be a label, text on one line or a number")
 
 

@@ -84,12 +84,15 @@ def decode(line: bytes, where: str, errors: str = "strict") -> str:
 
 
 def mended(line: bytes) -> str:
-    """A line's text in which bad bytes, NULs and half surrogate pairs have become U+FFFD. ValueError: not JSON."""
+    """A line's text in which bad bytes, NULs and half surrogate pairs have become U+FFFD, in a JSON object too."""
     text = line.replace(b"\0", b"\xef\xbf\xbd").decode("utf-8", "replace").removesuffix("\r")
-    if text.startswith("{"):
-        whole = json.dumps(json.loads(text), ensure_ascii=False).replace("\\u0000", "\ufffd")
-        text = whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        whole = json.dumps(_JSON.decode(text), ensure_ascii=False).replace("\\u0000", "\ufffd")
+    except (ValueError, RecursionError):
+        return text  # no JSON: it may be meant as text
+    return whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def from_json(text: str, where: str, columns: Columns, *, need_target: bool, wishes: bool = False) -> Record:
@@ -150,7 +153,7 @@ def sentences_from_json(text: str, where: str, *, field: str, given: bool) -> li
     if value is None:
         raise _missing(field, where, list(whole))
     if isinstance(value, str) and not given:
-        return list(sentences_of(_sound(value, field, where)))
+        return list(sentences_of(sound(value, field, where)))
     if given and isinstance(value, list) and all(isinstance(one, str) for one in value):
         value = [value]
     if not isinstance(value, list) or given and not all(isinstance(one, list) for one in value):
@@ -251,20 +254,20 @@ def _phrases(value: dict[str, Any], where: str) -> Sequence[str]:
         return ()
     if not isinstance(found, list) or not all(isinstance(phrase, str) for phrase in found):
         raise DataError(f"{where}: 'phrases' must be a list of texts", '{"src": "...", "phrases": ["..."]}')
-    return [_sound(phrase, "phrases", where) for phrase in found]
+    return [sound(phrase, "phrases", where) for phrase in found]
 
 
 def _text(value: object, name: str, where: str) -> Text:
     if isinstance(value, str):
-        return _sound(value, name, where)
+        return sound(value, name, where)
     if isinstance(value, list) and all(isinstance(token, str) for token in value):
         for token in value:
-            _sound(token, name, where)
+            sound(token, name, where)
         return value
     raise DataError(f"{where}: {name!r} must be text or a list of tokens, not {_name(value)}")
 
 
-def _sound(text: str, name: str, where: str) -> str:
+def sound(text: str, name: str, where: str) -> str:
     """`text`, unless it holds what no tokenizer takes."""
     if "\0" in text:
         raise DataError(f"{where}: {name!r} holds a NUL character")

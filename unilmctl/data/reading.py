@@ -244,7 +244,7 @@ def _mended(where: str, line: bytes, parse: Parser) -> Record:
     """The record of a line that was mended; beyond repair an empty pair, so that lines and records stay in step."""
     try:
         return parse(mended(line), where)
-    except (DataError, ValueError, RecursionError):
+    except DataError:
         return Record("", "", [], None, where)
 
 

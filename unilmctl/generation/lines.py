@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from unilmctl.data.parsing import Columns, Record, parse_line
+from unilmctl.data.parsing import Columns, Record, mended, parse_line
 from unilmctl.data.reading import SUFFIXES, BadLine, read
 from unilmctl.data.streams import label_of
 from unilmctl.errors import DataError
@@ -163,9 +163,8 @@ def _read(line: bytes, where: str, format: str, columns: Columns) -> Record:
 
 
 def _mended(line: bytes, where: str, format: str, columns: Columns) -> Record | None:
-    """The record of a line whose undecodable bytes and NULs have become U+FFFD; None where that does not help."""
-    text = line.replace(b"\0", b"\xef\xbf\xbd").decode("utf-8", "replace")
+    """The record of a line that was mended; None where that does not help."""
     try:
-        return _read(text.encode(), where, format, columns)
+        return _read(mended(line).encode(), where, format, columns)
     except DataError:
         return None  # beyond repair: the caller counts the line as bad

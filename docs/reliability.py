@@ -1,0 +1,123 @@
+"""Runs every case of reliability and writes docs/reliability.md with the results; `--check` compares the cases alone.
+
+A group is some test files: the first paragraph of each file says what is promised, the names of its tests are what is
+checked, and their parameters are the cases.
+"""
+
+import ast
+import contextlib
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = Path(__file__).parent / "reliability.md"
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Text as it comes": ("tests/reliability/test_bad_text.py",),
+    "Recipes with mistakes": ("tests/unit/test_recipe_schema.py", "tests/unit/test_recipe_yaml.py"),
+    "Models from strangers": ("tests/unit/test_weights_pickles.py", "tests/unit/test_weights_safety.py"),
+    "Old checkpoints": ("tests/golden/test_old_checkpoints.py",),
+}
+"""Title of a group -> the files that hold its cases."""
+
+HEAD = """# Reliability
+
+Written by `make reliability`, which runs every case below, the long ones too; `make test` runs those that are short.
+"""
+
+Cases = dict[str, dict[str, str]]
+"""`file::test` -> case -> result; a test without parameters has one case, called "". """
+
+
+class Watch:
+    """A pytest plugin that notes every case and how it ended."""
+
+    def __init__(self) -> None:
+        self.cases: Cases = {}
+
+    def note(self, name: str, result: str) -> None:
+        """Keeps the first result that is not a pass."""
+        test, _, case = name.partition("[")
+        found = self.cases.setdefault(test, {})
+        if found.get(case.removesuffix("]"), "") in ("", "passed"):
+            found[case.removesuffix("]")] = result
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Every case, before any has run."""
+        for item in session.items:
+            self.note(item.nodeid, "")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Every result; a case has three phases."""
+        if report.when == "call" or not report.passed:
+            self.note(report.nodeid, report.outcome)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the page, or with `--check` says whether it lists the cases that there are; gives the exit code."""
+    watch = Watch()
+    files = sorted({str(ROOT / file) for group in GROUPS.values() for file in group})
+    options = ["--rootdir", str(ROOT), "-m", "", "-p", "no:cacheprovider", *files]
+    if "--check" in arguments:
+        with contextlib.redirect_stdout(io.StringIO()):
+            pytest.main(["--collect-only", *options], plugins=[watch])
+        current = PAGE.exists() and _without_results(PAGE.read_text(encoding="utf-8"))
+        if current != _without_results(page(watch.cases)):
+            print("docs/reliability.md lists other cases than there are: run make reliability", file=sys.stderr)
+            return 1
+        return 0
+    code = pytest.main(options, plugins=[watch])
+    PAGE.write_text(page(watch.cases), encoding="utf-8")
+    return int(code)
+
+
+def page(cases: Cases) -> str:
+    """The page of these cases."""
+    parts = [HEAD, "\n| group | cases | passed |\n|---|---|---|\n"]
+    for title, files in GROUPS.items():
+        results = [result for file in files for found in _of(cases, file).values() for result in found.values()]
+        parts.append(f"| {title} | {len(results)} | {results.count('passed')} |\n")
+    for title, files in GROUPS.items():
+        parts.append(f"\n## {title}\n")
+        for file in files:
+            parts.append(f"\n{_promise(ROOT / file)}\n\n| what is checked | cases | |\n|---|---|---|\n")
+            parts += [_row(test, found) for test, found in _of(cases, file).items()]
+    return "".join(parts)
+
+
+def _of(cases: Cases, file: str) -> Cases:
+    return {test: found for test, found in cases.items() if test.startswith(f"{file}::")}
+
+
+def _row(test: str, found: dict[str, str]) -> str:
+    sentence = test.rpartition("::")[2].removeprefix("test_").replace("_", " ")
+    names = ", ".join(f"`{_escaped(case)}`" for case in found if case)
+    listed = f"{len(found)}: {names}" if names else "1"
+    return f"| {sentence} | {listed} | {_summary(found.values())} |\n"
+
+
+def _summary(results: Iterable[str]) -> str:
+    """`all passed`, or how many ended otherwise."""
+    others = [result for result in results if result != "passed"]
+    return ", ".join(f"{others.count(kind)} {kind}" for kind in sorted(set(others))) or "passed"
+
+
+def _promise(file: Path) -> str:
+    return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
+
+
+def _without_results(text: str) -> list[str]:
+    """The page without its last column."""
+    return [line.rpartition(" | ")[0] if line.startswith("|") else line for line in text.splitlines()]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("`", "'").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from stopping import StopAt, contents
 from text_runs import RECIPE, WORDS, entries, prepared, text, train
 
-from unilmctl.commands import finetune, preprocess, pretrain
+from unilmctl.commands import finetune, generate, preprocess, pretrain
 from unilmctl.errors import RecipeError, Stopped
 from unilmctl.runs import RunFolder, StopSignals, model_folder
 from unilmctl.weights import load_model
@@ -176,3 +176,14 @@ def test_a_row_of_the_recipe_is_learnt_and_one_that_shows_its_answers_is_not(pla
     assert caught.value.message.startswith(
         "row 'mine': part 1 (take text): what it predicts at time 0 stands in part 1"
     )
+
+
+def test_a_model_of_running_text_goes_on_with_a_line(place: Path) -> None:
+    settings = ("pretrain.steps=40", "pretrain.accumulate=1", "model.dropout=0", "model.attention_dropout=0")
+    report = train(*settings, "pretrain.mix=[{objective: next-token}]", "pretrain.batch_tokens=800")
+    beginnings = [" ".join((WORDS * 2)[first : first + 4]) for first in (0, 5, 9)]
+    (place / "lines.txt").write_text("".join(f"{beginning}\n" for beginning in beginnings))
+    run = {"source": "lines.txt", "output": place / "out.txt", "options": {"search": "greedy", "max_length": 6}}
+    generate.run(model=model_folder(report.run), **run)
+    following = [line.split()[0] for line in (place / "out.txt").read_text().splitlines()]
+    assert following == [(WORDS * 2)[first + 4] for first in (0, 5, 9)]

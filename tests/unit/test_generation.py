@@ -52,7 +52,7 @@ def close(left: list[list[Hypothesis]], right: list[list[Hypothesis]]) -> None:
 
 
 @pytest.mark.parametrize("options", SEARCHES, ids=str)
-@pytest.mark.parametrize("objective", ["pseudo", "masked", "causal"])
+@pytest.mark.parametrize("objective", ["pseudo", "masked", "causal", "next-token"])
 def test_batch_order_and_padding_change_nothing(tmp_path: Path, options: dict[str, Any], objective: str) -> None:
     sources = sentences(9)
     generator = tiny_generator(tmp_path, objective=objective, **options)
@@ -65,7 +65,7 @@ def test_batch_order_and_padding_change_nothing(tmp_path: Path, options: dict[st
 
 
 @pytest.mark.parametrize("options", [o for o in SEARCHES if o["search"] != "s2s-ft"], ids=str)
-@pytest.mark.parametrize("objective", ["pseudo", "masked", "causal"])
+@pytest.mark.parametrize("objective", ["pseudo", "masked", "causal", "next-token"])
 def test_the_score_of_an_output_is_the_score_that_came_with_it(
     tmp_path: Path, options: dict[str, Any], objective: str
 ) -> None:

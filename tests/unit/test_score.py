@@ -23,7 +23,7 @@ def run(model: Path, content: str, name: str = "in.jsonl", **options: Any) -> li
     return output.read_text().split("\n")[:-1]
 
 
-@pytest.mark.parametrize("objective", ["pseudo", "causal"])
+@pytest.mark.parametrize("objective", ["pseudo", "causal", "next-token"])
 @pytest.mark.parametrize("options", [{}, {"length_normalization": "average"}, {"length_penalty": 0.0}], ids=str)
 def test_score_equals_generate(model: Path, objective: str, options: dict[str, Any]) -> None:
     source = model.parent / "source.jsonl"

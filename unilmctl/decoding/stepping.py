@@ -6,7 +6,8 @@ step then reads, in one of two ways,
 - `mask` (models trained with `pseudo` or `masked`): the previous token and a [MASK] after it. Step i writes the content
   token i-1 at time 2i and reads the prediction of token i at a [MASK] that lives at time 2i+1 only, so that the content
   token's column stays in the cache and the [MASK]'s is free again.
-- `next` (`causal`): the previous token alone, which predicts the token after it.
+- `next` (`causal`): the previous token alone, which predicts the token after it. A decoder that `continues` was trained
+  with `next-token`: its source is the beginning of a text, in which no token sees those after it.
 
 Sentences that are decoded together may be of different age.
 
@@ -83,6 +84,7 @@ class Decoder:
     """An encoder in evaluation mode, read one step at a time.
 
     `memory` is the format of keys and values (None: that of the hidden states); `attention` asks for attention weights.
+    One that `continues` has a frame with the separator in the source, which comes before the text.
     """
 
     encoder: Encoder
@@ -90,6 +92,7 @@ class Decoder:
     reading: Reading
     memory: torch.dtype | None = None
     attention: bool = False
+    continues: bool = False
 
     @torch.no_grad()
     def start(self, sources: list[Ints]) -> tuple[Tensor, Written]:
@@ -117,6 +120,9 @@ class Decoder:
     def _framed(self, source: Ints) -> Ints:
         if self.reading == "next" and self.frame.separator_in == "target":
             return np.concatenate(([self.frame.start], self.frame.cut(source, special=1))).astype(np.int64)
+        if self.continues:
+            frame = self.frame
+            return np.concatenate(([frame.start, frame.separator], frame.cut(source, special=2))).astype(np.int64)
         return self.frame.source(source)
 
     def _encoded(self, sources: list[Ints]) -> Written:
@@ -149,11 +155,15 @@ class Decoder:
         ids = torch.from_numpy(table).to(sizes.device)
         positions = torch.arange(width, device=sizes.device).expand_as(ids)
         real = positions < sizes[:, None]
-        slots = Slots(torch.where(real, 0, PADDING), torch.zeros_like(ids), torch.full_like(ids, FOREVER))
-        segments = torch.full_like(ids, self.frame.source_segment)
+        time, segments = torch.zeros_like(ids), torch.full_like(ids, self.frame.source_segment)
+        if self.continues:
+            time, segments[:, 1:] = positions, self.frame.target_segment
+        slots = Slots(torch.where(real, 0, PADDING), time, torch.full_like(ids, FOREVER))
         first = self.reading == "next" and self.frame.separator_in == "source"
         memory = self.memory or self.encoder.head.bias.dtype
-        return self.encoder.read(ids, torch.where(real, positions, 0), segments, slots, memory=memory, last=first)
+        return self.encoder.read(
+            ids, torch.where(real, positions, 0), segments, slots, memory=memory, last=first, ordered=self.continues
+        )
 
     def _read(self, state: Written, tokens: list[Tensor | int], *, kept: int) -> tuple[Tensor, Written]:
         """Reads new tokens after those in the state and predicts at the last; the first `kept` enter the cache."""

@@ -61,6 +61,7 @@ class Generator:
     """A model, or several together, with options, ready to decode.
 
     The encoder is put into evaluation mode; its weights should have the options' number format (`Opened.packed`).
+    A model that `continues` reads its sources as beginnings of texts, and writes what comes after them.
     Outside `s2s-ft` the padding, start and mask tokens are never written: no model is trained to. `longest_source`:
     most source tokens, special ones not counted, that are read; longer sources are cut.
     """
@@ -92,6 +93,7 @@ class Generator:
         self.longest_source = min(map(longest_source, decoders))
         self.wishes = Wishes(options, tokenizer, longest)
         self.rules = self.wishes.rules
+        self.continues = continues(card)
         self.width, self.device = encoder.config.hidden, encoder.head.bias.device
         if options.search in ("s2s-ft", "contrastive") and options.outputs > encoder.config.vocabulary:
             what = f"a beam of {options.beam}" if options.search == "s2s-ft" else f"top_k {options.top_k}"
@@ -229,6 +231,11 @@ def reading_of(card: ModelCard) -> Reading:
     return cast(Reading, found)
 
 
+def continues(card: ModelCard) -> bool:
+    """Whether the model goes on with its source, as it was trained to with every text."""
+    return card.objective == "next-token"
+
+
 def longest_source(decoder: Decoder) -> int:
     """Most source tokens, special ones not counted, that a decoder reads; longer sources are cut."""
     lone = decoder.reading == "next" and decoder.frame.separator_in == "target"
@@ -254,8 +261,8 @@ def frame_of(encoder: Encoder, card: ModelCard, roles: Roles, max_length: int | 
         target_segment=card.target_segment,
         max_source=source,
         max_target=target,
-        separator_in=card.separator_in,
-        truncate=card.truncate,
+        separator_in="source" if continues(card) else card.separator_in,
+        truncate="head" if continues(card) else card.truncate,
     )
 
 
@@ -265,4 +272,5 @@ def _frame(model: Opened, max_length: int | None) -> Frame:
 
 def _decoder(model: Opened, longest: int, dtype: str) -> Decoder:
     memory = cache_format(settle(dtype, model.encoder.config.hidden, model.encoder.head.bias.device.type))
-    return Decoder(model.encoder.eval(), _frame(model, longest), reading_of(model.card), memory)
+    frame, reading = _frame(model, longest), reading_of(model.card)
+    return Decoder(model.encoder.eval(), frame, reading, memory, continues=continues(model.card))

@@ -1,7 +1,8 @@
 """Log-probabilities of given targets: what `generate` would have printed for them, in one full pass.
 
 A target is scored under the row that decoding computes: for `pseudo` and `masked` models every token at a [MASK] that
-sees the source and the tokens before it, for `causal` models at the token before it.
+sees the source and the tokens before it, for `causal` models at the token before it; to a `next-token` model the two
+are one text.
 
 Shapes: B rows, T tokens, X targets of a batch.
 """
@@ -15,10 +16,10 @@ import torch
 
 from unilmctl.errors import DataError
 from unilmctl.generation.budget import budgeted
-from unilmctl.generation.generator import frame_of, reading_of
+from unilmctl.generation.generator import continues, frame_of, reading_of
 from unilmctl.model import Encoder
 from unilmctl.objectives import Corruption, build
-from unilmctl.rows import LANGUAGE_MODEL, Example, Row, pad
+from unilmctl.rows import LANGUAGE_MODEL, Example, Labels, Row, pad
 from unilmctl.search import SUM, Scoring
 from unilmctl.tokens import Tokenizer
 from unilmctl.visibility import Slots
@@ -53,6 +54,7 @@ class Scorer:
         self.scoring = scoring
         self.batch_tokens = batch_tokens
         self.frame = frame_of(encoder, card, tokenizer.roles, max_length)
+        self.continues = continues(card)
         self._objective = build(ROW[reading_of(card)], CLEAN)
 
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Scored]:
@@ -72,14 +74,27 @@ class Scorer:
 
     def row(self, source: Sequence[int], target: Sequence[int]) -> Row:
         """The row whose labels are every token of the target and its end; DataError when it does not fit."""
-        frame = replace(self.frame, max_target=len(target) + 1)
         example = Example(np.asarray(source, dtype=np.int64), np.asarray(target, dtype=np.int64))
-        made = self._objective(example, frame, np.random.default_rng(0))
+        if self.continues:
+            made = self._continued(example)
+        else:
+            frame = replace(self.frame, max_target=len(target) + 1)
+            made = self._objective(example, frame, np.random.default_rng(0))
         positions = self.encoder.config.positions
         if made.positions.max() >= positions:
             size = int(made.positions.max()) + 1
             raise DataError(f"source and target take {size} positions, the model has {positions}", "score less at once")
         return made
+
+    def _continued(self, example: Example) -> Row:
+        """The row of the whole text, whose labels are those of the target."""
+        beginning = self.frame.cut(example.source, special=2)
+        text = np.concatenate((beginning, example.target))
+        frame = replace(self.frame, max_target=len(text) + 1, separator_in="target")
+        row = self._objective(Example(beginning[:0], text), frame, np.random.default_rng(0))
+        labels, new = row.labels[LANGUAGE_MODEL], slice(len(beginning), None)
+        asked = Labels(labels.slots[new], labels.targets[new], labels.answers[new])
+        return replace(row, labels={LANGUAGE_MODEL: asked})
 
     @torch.inference_mode()
     def _batch(self, rows: list[Row]) -> list[Scored]:

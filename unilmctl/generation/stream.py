@@ -36,7 +36,10 @@ class Tally:
 
 
 class Answer(NamedTuple):
-    """A record and its hypotheses: none for an empty source, and for a bad line that could not be mended."""
+    """A record and its hypotheses: none for a bad line that could not be mended, and for an empty source.
+
+    An empty source has hypotheses where the model goes on with it.
+    """
 
     record: Item
     hypotheses: list[Hypothesis]
@@ -175,13 +178,16 @@ def _task(key: int, record: Record, tokenizer: Tokenizer, beginning: list[int]) 
 
 
 def _work(numbered: list[tuple[int, Item]], generator: Generator, tally: Tally, beginning: list[int]) -> Iterator[Work]:
-    """What there is to decode in one window: everything but empty sources and lines that cannot be used."""
+    """What there is to decode in one window: everything but empty sources and lines that cannot be used.
+
+    To go on with nothing is to write: a model that does so is given empty lines too.
+    """
     tokenizer = generator.tokenizer
-    found = [(key, usable(item, tally)) for key, item in numbered]
-    some = [(key, record) for key, record in found if record is not None]
+    found = [(key, item, usable(item, tally)) for key, item in numbered]
+    some = [(key, item is record, record) for key, item, record in found if record is not None]
     tally.records += len(numbered)
-    sources = text_ids(tokenizer, [record.source for _, record in some])
-    for (key, record), source in zip(some, sources, strict=True):
-        if source or not isinstance(record.source, str):
+    sources = text_ids(tokenizer, [record.source for _, _, record in some])
+    for (key, sound, record), source in zip(some, sources, strict=True):
+        if source or not isinstance(record.source, str) or (generator.continues and sound):
             tally.cut += len(source) > generator.longest_source
             yield Work(_task(key, record, tokenizer, beginning), source)

@@ -95,17 +95,26 @@ class Encoder(nn.Module):
         return self._finished(hidden), [] if self.recompute else fresh
 
     def read(
-        self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots, *, memory: torch.dtype, last: bool
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        segments: Tensor,
+        slots: Slots,
+        *,
+        memory: torch.dtype,
+        last: bool,
+        ordered: bool = False,
     ) -> tuple[Tensor, list[KeysValues]]:
         """Source pass: tokens [B, T] that all see each other give keys and values in `memory` of every layer.
 
+        With `ordered` they see each other by the rule alone.
         Also hidden states [B, T, D]: the last layer's, or without `last` those that go into it, which saves its work.
         """
         hidden = self.embeddings(ids, positions, segments)
         if memory == torch.float32:
             views = self._full_views(slots, positions)
         else:
-            seen = visible(slots.select(slice(0, 1)), slots)[:, None]
+            seen = visible(slots if ordered else slots.select(slice(0, 1)), slots)[:, None]
             bias = torch.zeros((), device=ids.device) if self.relative is None else self.relative(positions, positions)
             mask = torch.where(seen, bias, float("-inf")).to(memory)
             views = self._views(mask, self._local_step(mask, positions, positions), positions, positions)

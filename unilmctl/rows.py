@@ -192,20 +192,28 @@ def pack(rows: list[Row]) -> Row:
 
 
 def pack_into(rows: list[Row], longest: int) -> list[Row]:
-    """The rows packed into few of at most `longest` tokens, the longest first, each where there is room for it first.
+    """The rows packed into few of at most `longest` tokens, which are of like length where they can be.
 
-    A row that alone is longer stays alone.
+    A row that alone is longer stays alone. How many are needed is found by putting each row, the longest first, where
+    there is room for it first; then each goes where there is most room, unless that makes a longer row.
     """
-    groups: list[list[Row]] = []
+    ordered = sorted(rows, key=len, reverse=True)
     room: list[int] = []
-    for row in sorted(rows, key=len, reverse=True):
-        place = next((index for index, left in enumerate(room) if len(row) <= left), len(groups))
-        if place == len(groups):
-            groups.append([])
+    tight: list[list[Row]] = []
+    for row in ordered:
+        place = next((index for index, left in enumerate(room) if len(row) <= left), len(tight))
+        if place == len(tight):
+            tight.append([])
             room.append(longest)
-        groups[place].append(row)
+        tight[place].append(row)
         room[place] -= len(row)
-    return [pack(group) for group in groups]
+    sizes = [0] * len(tight)
+    even: list[list[Row]] = [[] for _ in tight]
+    for row in ordered:
+        place = sizes.index(min(sizes))
+        even[place].append(row)
+        sizes[place] += len(row)
+    return [pack(group) for group in (even if max(sizes, default=0) <= longest - min(room, default=0) else tight)]
 
 
 def _has_inner(rows: list[Row]) -> bool:

@@ -10,8 +10,9 @@ from tiny_training import FRAME, feed_of, optimizer_of, options_of, tiny_encoder
 from torch import Tensor
 from torch.nn import functional
 
-from unilmctl.model import Encoder, kernels, layers
-from unilmctl.model.kernels import dropout, kept, mix, reach_of
+from unilmctl.model import Encoder, division, kernels, layers
+from unilmctl.model.division import Part, Parts, reach_of
+from unilmctl.model.kernels import dropout, kept, mix
 from unilmctl.objectives import build
 from unilmctl.rows import LANGUAGE_MODEL, Batch, Example, Row, pack, pack_into, pad
 from unilmctl.training import train
@@ -20,6 +21,7 @@ from unilmctl.training.scoring import Scoring, score
 from unilmctl.visibility import PADDING, visible
 
 OBJECTIVES = ("pseudo", "masked", "causal")
+HALVES = tuple(Part(slice(0, 1), half, half) for half in (slice(0, 2), slice(2, 4)))
 MODELS: list[dict[str, Any]] = [
     {},
     {"relative_buckets": 8},
@@ -119,14 +121,23 @@ def test_a_feed_that_packs_trains_as_one_that_does_not() -> None:
         assert one.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-5)
 
 
-def test_rows_are_packed_where_they_fit_first() -> None:
+def lengths_packed(sizes: list[int], longest: int) -> list[list[int]]:
+    """The lengths of the documents of each packed row."""
+    example = [Example(np.full(size - 3, 7), np.array([8])) for size in sizes]
+    packed = pack_into([build("causal")(one, FRAME, np.random.default_rng(1)) for one in example], longest)
+    return [np.bincount(row.document).tolist() for row in packed]
+
+
+def test_rows_are_packed_into_as_few_as_they_fit_in_and_those_evenly() -> None:
     made = rows("pseudo")
     packed = pack_into(made, 30)
-    assert sorted(len(row) for row in packed) == [18, 28, 29]  # 21 + 7, 18, 15 + 14
+    assert sorted(len(row) for row in packed) == [21, 25, 29]  # 21, 18 + 7, 15 + 14: by first fit 28, 18 and 29
     assert sum(len(row.labels[LANGUAGE_MODEL].slots) for row in packed) == sum(
         len(row.labels[LANGUAGE_MODEL].slots) for row in made
     )
     assert [len(row) for row in pack_into(made[:1], 2)] == [len(made[0])]
+    assert lengths_packed([12, 11, 10, 9, 5], 40) == [[12, 9, 5], [11, 10]]
+    assert lengths_packed([12, 12, 8, 8, 8], 24) == [[12, 12], [8, 8, 8]]  # the emptier one each time: 28 and 20
 
 
 def test_bfloat16_gradients_are_near_those_of_float32() -> None:
@@ -178,8 +189,8 @@ def divided(batch: Batch) -> int:
 def test_queries_are_divided_where_none_sees_across(
     objective: str, worth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "MULTIPLE", 2)
-    monkeypatch.setattr(kernels, "WORTH", worth)
+    monkeypatch.setattr(division, "MULTIPLE", 2)
+    monkeypatch.setattr(division, "WORTH", worth)
     batch = pad(rows(objective), pad_id=0)
     seen, tokens = visible(batch.slots, batch.slots), batch.ids.shape[1]
     seen[batch.slots.document == PADDING] = False
@@ -204,8 +215,8 @@ def test_divided_queries_have_the_same_gradient(objective: str, monkeypatch: pyt
     encoder, batch = tiny_encoder().train(), pad(rows(objective), pad_id=0)
     monkeypatch.setattr(layers, "LONG", 0)
     expected = definition(encoder, batch, 9)
-    monkeypatch.setattr(kernels, "MULTIPLE", 2)
-    monkeypatch.setattr(kernels, "WORTH", 1)
+    monkeypatch.setattr(division, "MULTIPLE", 2)
+    monkeypatch.setattr(division, "WORTH", 1)
     monkeypatch.setattr(kernels, "BLOCK", 1)
     assert divided(batch) > 0
     for longest in (0, 1024):
@@ -213,14 +224,15 @@ def test_divided_queries_have_the_same_gradient(objective: str, monkeypatch: pyt
         assert apart(gradients(encoder, [batch], 9), expected) < 1e-6, longest
 
 
-def test_the_gradient_of_attention_with_dropout_is_that_of_what_was_kept() -> None:
+@pytest.mark.parametrize("parts", [(), HALVES], ids=("whole", "halves"))
+def test_the_gradient_of_attention_with_dropout_is_that_of_what_was_kept(parts: Parts) -> None:
     """A small change of the input changes the output as the gradient says, if the same weights are dropped."""
     fused = torch.randn(3, 1, 2, 4, 4, generator=torch.Generator().manual_seed(1), requires_grad=True)
     mask, change = torch.zeros(1, 1, 4, 4), torch.randn(3, 1, 2, 4, 4, generator=torch.Generator().manual_seed(2))
 
     def total(values: Tensor) -> Tensor:
         torch.manual_seed(7)
-        return mix(values, mask, 0.5, None).square().sum()
+        return mix(values, mask, 0.5, None, parts).square().sum()
 
     (gradient,) = torch.autograd.grad(total(fused), fused)
     measured = (total(fused + 1e-2 * change) - total(fused - 1e-2 * change)) / 2e-2

@@ -18,12 +18,12 @@ from torch.utils.checkpoint import checkpoint
 from unilmctl.model.blocks import block_mask
 from unilmctl.model.cache import Cache, KeysValues
 from unilmctl.model.config import ModelConfig
+from unilmctl.model.division import parts_of
 from unilmctl.model.heads import NEXT_SENTENCE
-from unilmctl.model.kernels import reach_of
 from unilmctl.model.layers import Asked, Borrowed, Embeddings, LanguageModelHead, Layer, norm, steady_width
 from unilmctl.model.positions import RelativeBias, View, near, turn_of, vectors_of, within
 from unilmctl.model.scores import own_heads
-from unilmctl.visibility import PADDING, Slots, visible
+from unilmctl.visibility import Slots, visible
 
 
 class Encoder(nn.Module):
@@ -195,8 +195,8 @@ class Encoder(nn.Module):
             return [view._replace(blocks=blocks) for view in views]
         if not torch.is_grad_enabled() or seen.device.type != "cpu":
             return views
-        reach = reach_of(seen[:, 0], slots.document != PADDING)
-        return [view._replace(reach=reach) for view in views]
+        parts = parts_of(seen[:, 0], slots.document)
+        return [view._replace(parts=parts) for view in views]
 
     def _views(self, mask: Tensor, local: Tensor, positions: Tensor, keys: Tensor) -> list[View]:
         """What each layer knows of tokens at `positions` [R, Q] and keys at `keys` [N, K]; local layers have a mask of

@@ -10,17 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unilmctl.model.division import Part, Parts
+
 LEVELS = 2**16
 """Dropout rates are rounded to one of so many: four elements share one random number of 64 bits."""
 
 BLOCK = 2**19
 """Attention weights that are worked on at a time, in whole heads of one row: they stay in the cache meanwhile."""
 
-MULTIPLE, WORTH = 16, 2**14
-"""Queries are divided at multiples of the one, so that shapes come again, and where a head is spared the other's number
-of weights."""
-
-Part = tuple[int, slice]
+Heads = tuple[int, slice]
 """Some heads of a row."""
 
 
@@ -50,14 +48,14 @@ def dropout(values: Tensor, rate: float) -> Tensor:
     return functional.dropout(values, rate) if values.is_cuda else values * kept(values, rate)
 
 
-def mix(fused: Tensor, mask: Tensor, rate: float, queries: Tensor | None, reach: int = 0) -> Tensor:
+def mix(fused: Tensor, mask: Tensor, rate: float, queries: Tensor | None, parts: Parts = ()) -> Tensor:
     """Attention that can be trained: queries, keys and values [3, B, A, T, d] give mixed values [B, A, Q, d].
 
     `mask` [B, 1 or A, Q, T] is added to the scores; `queries` [B, Q] are the tokens that ask, None for all T of them.
-    The first `reach` queries see none but the first `reach` keys.
+    With `parts`, queries see no keys but those of their part.
     """
     with torch.autocast("cpu", enabled=False):
-        mixed: Tensor = _Mix.apply(fused, mask, rate, queries, reach)  # type: ignore[no-untyped-call]
+        mixed: Tensor = _Mix.apply(fused, mask, rate, queries, parts)  # type: ignore[no-untyped-call]
     return mixed
 
 
@@ -68,24 +66,28 @@ class _Mix(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(context: Any, fused: Tensor, mask: Tensor, rate: float, queries: Tensor | None, reach: int) -> Tensor:
+    def forward(context: Any, fused: Tensor, mask: Tensor, rate: float, queries: Tensor | None, parts: Parts) -> Tensor:
         """See `mix`."""
-        query, keys, values = _scaled_query(fused, queries), fused[1], fused[2]
+        query = _scaled_query(fused, queries)
         rows, heads, count, width = query.shape
+        parts = parts or (Part(slice(0, rows), slice(0, count), slice(0, fused.shape[3])),)
         masks = mask.expand(-1, heads, -1, -1)
         mixed, tables = fused.new_empty(rows, count, heads, width).transpose(1, 2), []
-        for asked, seen in _spans(count, keys.shape[2], reach):
-            signed = fused.new_empty(rows, heads, asked.stop - asked.start, seen.stop)
-            for part in _blocks(signed):
-                scores = torch.bmm(query[part][:, asked], keys[part][:, seen].transpose(1, 2)).float()
-                weights = scores.add_(masks[part][:, asked, seen]).softmax(-1)
+        for part in parts:
+            asking, result = _asked(part, query, mixed)
+            keys, values = _seen(part, fused[1], fused[2])
+            added = masks[part.rows, :, part.asked, part.seen]
+            signed = fused.new_empty(added.shape)
+            for some in _blocks(signed):
+                scores = torch.bmm(asking[some], keys[some].transpose(1, 2)).float()
+                weights = scores.add_(added[some]).softmax(-1)
                 if rate:
                     weights *= _stays(weights.shape, rate, weights.device).mul_(2).sub_(1).to(weights.dtype)
-                signed[part] = weights
-                mixed[part][:, asked] = torch.bmm(weights.relu_().to(fused.dtype), values[part][:, seen])
+                signed[some] = weights
+                result[some] = torch.bmm(weights.relu_().to(fused.dtype), values[some])
             tables.append(signed)
         context.save_for_backward(fused, queries, *tables)
-        context.growth, context.reach, context.mask_shape = _growth(rate), reach, mask.shape
+        context.growth, context.parts, context.mask_shape = _growth(rate), parts, mask.shape
         return mixed.mul_(context.growth)
 
     @staticmethod
@@ -95,39 +97,38 @@ class _Mix(torch.autograd.Function):
         _, rows, heads, tokens, width = fused.shape
         query, mixed = _scaled_query(fused, queries), gradients[0] * context.growth
         found = fused.new_zeros(rows, tokens, 3, heads, width).permute(2, 0, 3, 1, 4)
-        asking = found[0] if queries is None else torch.empty_like(query)
+        towards_query = found[0] if queries is None else torch.empty_like(query)
         learnt = context.needs_input_grad[1]
         towards_mask = fused.new_zeros(*query.shape[:3], tokens, dtype=torch.float32) if learnt else None
-        for (asked, seen), signed in zip(_spans(query.shape[2], tokens, context.reach), tables, strict=True):
-            for part in _blocks(signed):
-                weights = signed[part].float()
+        for part, signed in zip(context.parts, tables, strict=True):
+            asking, result, towards_asking = _asked(part, query, mixed, towards_query)
+            keys, values, towards_keys, towards_values = _seen(part, *fused[1:], *found[1:])
+            for some in _blocks(signed):
+                weights = signed[some].float()
                 used = weights.relu()
-                scores = torch.bmm(mixed[part][:, asked], fused[2][part][:, seen].transpose(1, 2)).float().mul_(used)
+                scores = torch.bmm(result[some], values[some].transpose(1, 2)).float().mul_(used)
                 scores.addcmul_(weights.abs(), scores.sum(-1, keepdim=True), value=-1)
                 if towards_mask is not None:
-                    towards_mask[part][:, asked, seen] = scores
+                    towards_mask[part.rows, :, part.asked, part.seen][some] = scores
                 narrow = scores.to(fused.dtype)
-                asking[part][:, asked] = torch.bmm(narrow, fused[1][part][:, seen])
-                found[1][part][:, seen] += torch.bmm(narrow.transpose(1, 2), query[part][:, asked])
-                found[2][part][:, seen] += torch.bmm(used.to(fused.dtype).transpose(1, 2), mixed[part][:, asked])
-        asking *= width**-0.5
+                towards_asking[some] = torch.bmm(narrow, keys[some])
+                towards_keys[some] += torch.bmm(narrow.transpose(1, 2), asking[some])
+                towards_values[some] += torch.bmm(used.to(fused.dtype).transpose(1, 2), result[some])
+        towards_query *= width**-0.5
         if queries is not None:
-            found[0].scatter_add_(2, _spread(queries, found[0]), asking)
+            found[0].scatter_add_(2, _spread(queries, found[0]), towards_query)
         summed = None if towards_mask is None else towards_mask.sum_to_size(context.mask_shape)
         return found, summed, None, None, None
 
 
-def reach_of(seen: Tensor, real: Tensor) -> int:
-    """Where to divide tokens for attention: no query before it sees a key behind it, in any row of `seen` [B, T, T].
+def _asked(part: Part, *tables: Tensor) -> list[Tensor]:
+    """A part's queries in tables [B, A, Q, *]."""
+    return [table[part.rows, :, part.asked] for table in tables]
 
-    Of all such places the one that saves most, as is the end of the source where nothing that is written is seen from
-    there; 0 where it is not worth while. What is not `real` [B, T] does not count: nobody asks what padding has seen.
-    """
-    last = torch.arange(seen.shape[2], device=seen.device)
-    furthest = (seen * real[:, :, None] * last).amax((0, 2)).cummax(0).values  # that queries up to each one see
-    saved = (last + 1) * (len(last) - last - 1) * ((furthest <= last) & ((last + 1) % MULTIPLE == 0))
-    best = int(saved.argmax())
-    return best + 1 if saved[best] >= WORTH else 0
+
+def _seen(part: Part, *tables: Tensor) -> list[Tensor]:
+    """A part's keys in tables [B, A, T, *]."""
+    return [table[part.rows, :, part.seen] for table in tables]
 
 
 def _scaled_query(fused: Tensor, queries: Tensor | None) -> Tensor:
@@ -136,14 +137,7 @@ def _scaled_query(fused: Tensor, queries: Tensor | None) -> Tensor:
     return query * float(query.shape[3] ** -0.5)
 
 
-def _spans(count: int, tokens: int, reach: int) -> list[tuple[slice, slice]]:
-    """Which queries see which keys at most (see `mix`)."""
-    if reach == 0 or count < tokens:
-        return [(slice(0, count), slice(0, tokens))]
-    return [(slice(0, reach), slice(0, reach)), (slice(reach, count), slice(0, tokens))]
-
-
-def _blocks(table: Tensor) -> Iterator[Part]:
+def _blocks(table: Tensor) -> Iterator[Heads]:
     """The heads of a table [B, A, Q, K] in parts of about `BLOCK` numbers."""
     rows, heads, *sizes = table.shape
     several = max(1, BLOCK // (sizes[0] * sizes[1]))

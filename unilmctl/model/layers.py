@@ -14,17 +14,18 @@ from torch.nn import functional
 from unilmctl.model.blocks import attend_blocks
 from unilmctl.model.cache import KeysValues
 from unilmctl.model.config import ModelConfig
+from unilmctl.model.division import Parts, widest
 from unilmctl.model.kernels import dropout, mix, take, words
 from unilmctl.model.positions import View, turned
 
 LONG = 1024
-"""Tokens of a row up to which a CPU trains by `kernels.mix` without dropout too: beyond, its tables are too large."""
+"""Keys that a query may see up to which a CPU trains by `kernels.mix` without dropout too, whose tables they fill."""
 
 
 class Asked(NamedTuple):
     """The slots that the last layer of a full pass works for.
 
-    `slots` [N] are flat (row * T + slot); `queries` [B, Q] are each row's, filled up with slot 0; `places` [N] says
+    `slots` [N] are flat (row * T + slot); `queries` [B, Q] are each row's, filled up with its last; `places` [N] says
     where in the flattened queries each slot is.
     """
 
@@ -39,7 +40,7 @@ class Asked(NamedTuple):
         counts = torch.bincount(row, minlength=rows)
         within = torch.arange(len(slots), device=slots.device) - (counts.cumsum(0) - counts)[row]
         width = int(counts.max())
-        queries = slots.new_zeros(rows, width)
+        queries = slots.new_full((rows, width), tokens - 1)
         queries[row, within] = slots % tokens
         return cls(slots, queries, row * width + within)
 
@@ -183,10 +184,10 @@ class Attention(nn.Module):
             mixed = attend_blocks(query, fresh, view.blocks)
         elif view.vectors is not None:
             mixed, _ = attend(query, *_widened(fresh, view.mask.shape[3]), view, rate)
-        elif torch.is_grad_enabled() and fused.device.type == "cpu" and (rate or fused.shape[3] <= LONG):
-            mixed = mix(fused.contiguous(), view.mask, rate, queries, view.reach)
+        elif torch.is_grad_enabled() and fused.is_cpu and (rate or widest(view.parts, hidden.shape[1]) <= LONG):
+            mixed = mix(fused.contiguous(), view.mask, rate, queries, view.parts)
         else:
-            mixed = self._attend(query, fresh, view.mask, view.reach)
+            mixed = self._attend(query, fresh, view.mask, view.parts)
         mixed = mixed.transpose(1, 2)  # [B, Q, A, d]
         if asked is None:
             return self.finish(hidden, mixed), fresh
@@ -229,15 +230,17 @@ class Attention(nn.Module):
         hidden = hidden[:, -asked:]
         return self.finish(hidden, joined.view(hidden.shape)), weights
 
-    def _attend(self, query: Tensor, seen: KeysValues, mask: Tensor, reach: int = 0) -> Tensor:
+    def _attend(self, query: Tensor, seen: KeysValues, mask: Tensor, parts: Parts = ()) -> Tensor:
         """Attention itself, in float32 where a CPU trains in bfloat16: its backward is three times as fast there.
 
-        A mask that is wider than the keys asks for them to be padded (`steady_width`). For `reach` see `View`.
+        A mask that is wider than the keys asks for them to be padded (`steady_width`). For `parts` see `View`.
         """
-        if reach:
-            near = KeysValues(*(part[:, :, :reach] for part in seen))
-            first = self._attend(query[:, :, :reach], near, mask[:, :, :reach, :reach])
-            return torch.cat((first, self._attend(query[:, :, reach:], seen, mask[:, :, reach:])), 2)
+        if parts:
+            found: dict[int | None, list[Tensor]] = {}
+            for rows, asked, keys in parts:
+                near, added = KeysValues(*(table[rows, :, keys] for table in seen)), mask[rows, :, asked, keys]
+                found.setdefault(rows.start, []).append(self._attend(query[rows, :, asked], near, added))
+            return torch.cat([torch.cat(row, 2) for row in found.values()])
         rate = self.dropout_rate if self.training else 0.0
         seen = _widened(seen, mask.shape[3])
         if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):

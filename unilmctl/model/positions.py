@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask
 
 from unilmctl.model.config import ModelConfig
+from unilmctl.model.division import Parts, among
 from unilmctl.model.kernels import take
 
 
@@ -57,14 +58,14 @@ def _each(left: Tensor, right: Tensor) -> Tensor:
 class View(NamedTuple):
     """What a layer knows of the tokens beside their hidden states: who sees whom, and where they stand.
 
-    `mask` [B, 1 or A, Q, K] is bool, or float to be added to the scores. The first `reach` queries see none but the
-    first `reach` keys. `blocks` say what the mask does, of a full pass.
+    `mask` [B, 1 or A, Q, K] is bool, or float to be added to the scores. In `parts` queries see no keys but those of
+    their part. `blocks` say what the mask does, of a full pass.
     """
 
     mask: Tensor
     turn: Turn | None = None
     vectors: Vectors | None = None
-    reach: int = 0
+    parts: Parts = ()
     blocks: BlockMask | None = None
 
     def of(self, queries: Tensor) -> "View":
@@ -72,7 +73,7 @@ class View(NamedTuple):
         vectors = self.vectors
         if vectors is not None:
             vectors = Vectors(vectors.table, take(vectors.rows[:, None], queries)[:, 0])
-        return View(take(self.mask, queries), self.turn, vectors)
+        return View(take(self.mask, queries), self.turn, vectors, among(self.parts, queries))
 
     def last(self, queries: int, count: int) -> "View":
         """The same for the last `count` of each beam's `queries`, which lie side by side."""

@@ -19,7 +19,8 @@ Written by `make docs` from the signatures. Data goes to standard output, messag
 `generate` that are not given keep what the recipe and the model folder say.
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 recipe, 4 data, 5 model, 6 not a number, 7 out of memory, 74 input/output,
-75 stopped by a signal and saved, 130 interrupted, 141 pipe closed.
+75 stopped by a signal and saved, 130 interrupted, 129 and 143 hung up and terminated with nothing to save, 141 pipe
+closed.
 """
 
 RECIPES_HEAD = """# Recipes

@@ -89,7 +89,8 @@ def publish_folder(temporary: Path, final: Path) -> None:
     """Make `temporary` the folder `final`: manifest, sync every file, rename, sync the parent.
 
     A folder that is already at `final` is moved aside first and removed afterwards; after a crash between the two
-    renames there is no `final`, never a mixture. Both must lie on one file system.
+    renames there is no `final`, never a mixture, and `restore_folders` puts back what it was. Both must lie on one
+    file system.
     """
     write_manifest(temporary)
     with write_errors(final):
@@ -104,6 +105,15 @@ def publish_folder(temporary: Path, final: Path) -> None:
         temporary.rename(final)
         _sync_folder(final.parent)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_folders(parent: Path) -> None:
+    """Puts back the folders that `publish_folder` had moved aside when a crash kept it from the second rename."""
+    for left in sorted(parent.glob(".*.old-*")):
+        final = left.with_name(left.name[1:].partition(".old-")[0])
+        if not final.exists():
+            with write_errors(final):
+                left.rename(final)
 
 
 def beside_of(path: Path, purpose: str = "tmp") -> Path:

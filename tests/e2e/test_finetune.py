@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,16 @@ def test_stopped_and_gone_on_is_the_same_as_never_stopped(
     assert caught.value.hint == "run the same command again to go on"
     torch.manual_seed(question)
     tune(*settings)
+    assert contents(place / "run") == expected
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_logs_nothing_twice(place: Path) -> None:
+    tune()
+    expected = contents(place / "run")
+    shutil.rmtree(place / "run" / "checkpoints")
+    for pointer in ("best", "latest"):
+        (place / "run" / pointer).unlink()
+    tune()
     assert contents(place / "run") == expected
 
 

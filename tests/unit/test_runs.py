@@ -101,6 +101,18 @@ def test_a_checkpoint_may_be_written_again(run: RunFolder) -> None:
     assert run.newest() == (run.checkpoint(5), [])
 
 
+def test_a_checkpoint_that_was_about_to_be_replaced_is_put_back(run: RunFolder) -> None:
+    publish(run, 5, 6)
+    aside = run.folder / "checkpoints" / ".step-6.old-here-999"
+    run.checkpoint(6).rename(aside)
+    run.mend()
+    assert run.newest() == (run.checkpoint(6), [])
+    publish(run, 7)
+    run.checkpoint(7).rename(aside)
+    run.mend()  # step-6 is there: what lies beside it has been replaced
+    assert run.steps() == [5, 6]
+
+
 def test_what_a_killed_process_left_half_written_is_no_checkpoint_and_is_removed(run: RunFolder) -> None:
     publish(run, 5, 6, 7)
     half = run.folder / "checkpoints" / ".step-8.tmp-999"
@@ -263,7 +275,7 @@ def test_a_checkpoint_without_a_state_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path, tiny_encoder(), optimizer_of(tiny_encoder(), options_of()))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)])
 def test_the_first_signal_is_remembered(number: signal.Signals, code: int) -> None:
     before = signal.getsignal(number)
     with StopSignals() as signals:
@@ -274,6 +286,17 @@ def test_the_first_signal_is_remembered(number: signal.Signals, code: int) -> No
     assert signal.getsignal(number) is before
     assert (error.exit_code, error.message) == (code, "stopped after step 3")
     assert error.hint == "run the same command again to go on"
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with StopSignals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not signals()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_second_signal_ends_the_process_at_once() -> None:

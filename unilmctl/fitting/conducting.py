@@ -68,6 +68,7 @@ def conduct(
 
 def _begin(plan: Recipe, folder: RunFolder, prepare: Callable[[], ReadyT], fresh: bool) -> ReadyT:
     """Prepares the data, and makes the run folder this recipe's."""
+    folder.mend()
     if fresh:
         folder.clear()
     elif folder.recipe.exists() and (folder.steps() or folder.read_log()):

@@ -88,6 +88,8 @@ class Fitting:
 
     def run(self) -> None:
         """Trains to the end. Raises Stopped, with everything saved, when a signal came."""
+        if self.position == BEGINNING and self.processes.first and self.folder.read_log():
+            self.folder.truncate_log(step=0, evaluated=False)  # of a run that was killed before its first checkpoint
         if not self.evaluated:
             self._evaluate_and_save()
         with self._progress() as progress:
@@ -173,8 +175,8 @@ class Fitting:
             improved = better(self.criterion, found, self.best.value if self.best else None)
             if improved:
                 self.best = Best(f"step-{number}", found)
-        if improved or (number != self.saved and self._is_due(number, self.schedule.save_every)):
-            self.save(number)
+        if improved or self._is_due(number, self.schedule.save_every):
+            self.save(number)  # again, where a stop has saved it before its evaluation
 
     def _evaluate(self) -> float | None:
         """The criterion at this step, measured by the first process; None when asked to stop."""

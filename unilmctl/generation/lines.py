@@ -30,6 +30,9 @@ PATIENCE = 0.01
 PAIR = Columns()
 """The usual names of the fields."""
 
+UNFINISHED = ".unfinished"
+"""What the name of an output ends in until all its lines are there."""
+
 Item = Record | BadLine
 """One line of input, as far as it can be used."""
 
@@ -59,13 +62,28 @@ def read_records(
 def open_lines(output: Path | None) -> Iterator[Callable[[list[str]], None]]:
     """A function that writes lines to a file or to standard output, and flushes them.
 
-    WriteError when a file cannot be written; errors of standard output pass through.
+    The file grows beside its place, as OUTPUT.unfinished, and takes it at the end: what stands there is whole. When the
+    work is broken off, the lines so far stay where they are; when they cannot be written, they go. WriteError when a
+    file cannot be written; errors of standard output pass through.
     """
     if output is None:
         yield lambda lines: write_lines(sys.stdout.buffer, lines)
         return
-    with write_errors(output), output.open("wb") as file:
-        yield lambda lines: write_lines(file, lines)
+    with write_errors(output):
+        if output.exists() and not output.is_file():  # a pipe or a device: nothing can take its place
+            with output.open("wb") as file:
+                yield lambda lines: write_lines(file, lines)
+            return
+        final = output.resolve()  # a link stays a link
+        beside = final.with_name(f"{final.name}{UNFINISHED}")
+        try:
+            with beside.open("wb") as file:
+                yield lambda lines: write_lines(file, lines)
+                os.fsync(file.fileno())
+            beside.replace(final)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
 
 
 def write_lines(file: BinaryIO, lines: list[str]) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unilmctl.errors import ModelError
-from unilmctl.files import beside_of, publish_folder, verify_manifest, write_atomically, write_errors
+from unilmctl.files import beside_of, publish_folder, restore_folders, verify_manifest, write_atomically, write_errors
 
 RECIPE = "recipe.yaml"
 LOG = "log.jsonl"
@@ -52,6 +52,10 @@ class RunFolder:
         """Records the recipe, and that this is the last run."""
         _write(self.recipe, recipe)
         _write(self.folder.parent / "latest", f"{self.folder.name}\n")
+
+    def mend(self) -> None:
+        """Puts back a checkpoint that was about to be replaced when the run was killed."""
+        restore_folders(self.folder / CHECKPOINTS)
 
     def clear(self) -> None:
         """Removes everything a run has written, and nothing else (the token stores stay)."""

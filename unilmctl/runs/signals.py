@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a question: "should we stop?"
+"""SIGTERM, SIGHUP and SIGINT as a question: "should we stop?"
 
 The first signal is remembered, so that training can save and end; the second one ends the process at once. Under
 torchrun one stop arrives by several ways, and it is torchrun that ends at once those who take too long.
@@ -11,12 +11,13 @@ from types import FrameType
 from unilmctl.errors import Stopped
 
 INTERRUPTED = 130
+ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name))
 
 
 class StopSignals:
-    """A context manager that remembers the first SIGTERM or SIGINT; call it to ask whether one came.
+    """A context manager that remembers the first SIGTERM, SIGHUP or SIGINT; call it to ask whether one came.
 
-    With `patience` later ones are passed over, even after the block: they must not change the exit code.
+    One that is ignored, as SIGHUP is under nohup, stays so. With `patience` later ones are passed over, even after the block: they must not change the exit code.
     """
 
     def __init__(self, *, patience: bool = False) -> None:
@@ -25,8 +26,9 @@ class StopSignals:
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._handle)
+        for number in ASKING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -38,7 +40,7 @@ class StopSignals:
         return self.received is not None
 
     def stopped(self, message: str) -> Stopped:
-        """The error to raise once all is saved: exit code 75 after SIGTERM, 130 after SIGINT."""
+        """The error to raise once all is saved: exit code 75, after SIGINT 130."""
         error = Stopped(message, "run the same command again to go on")
         if self.received is signal.SIGINT:
             error.exit_code = INTERRUPTED

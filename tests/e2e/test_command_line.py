@@ -18,7 +18,7 @@ from unilmctl.model import Encoder, ModelConfig
 from unilmctl.tokens import train
 from unilmctl.weights import ModelCard, save_model
 
-COMMANDS = ["preprocess", "convert", "finetune", "generate", "score", "evaluate", "recipes", "inspect"]
+COMMANDS = ["preprocess", "convert", "pretrain", "finetune", "generate", "score", "evaluate", "recipes", "inspect"]
 
 
 @pytest.fixture(scope="session")

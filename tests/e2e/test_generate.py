@@ -217,7 +217,7 @@ def test_a_killed_worker_ends_the_command_by_its_name(model: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)],
+    [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)],
     ids=["SIGINT", "SIGTERM", "SIGKILL"],
 )
 def test_no_signal_leaves_a_worker_behind(model: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:

@@ -28,6 +28,7 @@ MIX = (
     "pretrain.mix=[{objective: bidirectional, weight: 1/3, pair: next-sentence, segments: [0, 1]}, "
     "{objective: seq2seq, weight: 1/3, segments: [4, 5]}, {objective: left-to-right, weight: 1/3}]"
 )
+STAGES = "pretrain.stages=[{steps: 2, mix: [{objective: bidirectional}]}, {steps: 4, mix: [{objective: seq2seq}]}]"
 LEARNT: dict[str, tuple[str, tuple[str, ...]]] = {
     "pseudo": ("pairs", ("finetune.objective=pseudo",)),
     "masked": ("pairs", ("finetune.objective=masked", "finetune.source_mask=0.1")),
@@ -38,10 +39,7 @@ LEARNT: dict[str, tuple[str, tuple[str, ...]]] = {
     "mix": ("text", (MIX,)),
     "infilling": ("text", ("pretrain.mix=[{objective: infilling}]",)),
     "permuted": ("text", ("pretrain.mix=[{objective: permuted}]",)),
-    "two-stages": (
-        "text",
-        ("pretrain.stages=[{steps: 2, mix: [{objective: bidirectional}]}, {steps: 4, mix: [{objective: seq2seq}]}]", "pretrain.mix=null",),
-    ),
+    "two-stages": ("text", (STAGES, "pretrain.mix=null")),
 }
 
 

@@ -73,7 +73,8 @@ def test_bad_lines_are_counted_and_keep_their_line(
     assert [bool(json.loads(line)["hypotheses"]) for line in lines] == [True, False, True]
     with pytest.raises(DataError, match="in.txt:2: 'src' is missing"):
         run(model, source)
-    assert len((tmp_path / "out").read_text().splitlines()) == 1
+    assert (tmp_path / "out").read_text().splitlines() == lines  # what was there stays
+    assert len((tmp_path / "out.unfinished").read_text().splitlines()) == 1
 
 
 def test_cut_sources_are_reported(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,8 +81,9 @@ def open_lines(output: Path | None) -> Iterator[Callable[[list[str]], None]]:
                 yield lambda lines: write_lines(file, lines)
                 os.fsync(file.fileno())
             beside.replace(final)
-        except OSError:
-            beside.unlink(missing_ok=True)
+        except BaseException as error:
+            if isinstance(error, OSError) or beside.stat().st_size == 0:
+                beside.unlink(missing_ok=True)
             raise
 
 

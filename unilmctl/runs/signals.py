@@ -17,7 +17,8 @@ ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT")
 class StopSignals:
     """A context manager that remembers the first SIGTERM, SIGHUP or SIGINT; call it to ask whether one came.
 
-    One that is ignored, as SIGHUP is under nohup, stays so. With `patience` later ones are passed over, even after the block: they must not change the exit code.
+    One that is ignored, as SIGHUP is under nohup, stays so. With `patience` later ones are passed over, even after the
+    block: they must not change the exit code.
     """
 
     def __init__(self, *, patience: bool = False) -> None:

@@ -14,7 +14,7 @@ from unilmctl.model import Encoder, ModelConfig
 from unilmctl.objectives import RATES, SPANS
 from unilmctl.recipe import Generate, dump_yaml, list_recipes, load, require_files, shelf
 
-ON_TEXT = ["pretrain_bert", "pretrain_electra", "pretrain_unilm1", "pretrain_unilm2"]
+ON_TEXT = ["pretrain_bert", "pretrain_electra", "pretrain_ernie2", "pretrain_unilm1", "pretrain_unilm2"]
 NAMES = sorted(["cnndm", "csl", "e2e", "gigaword", "lcsts", "multi30k", "quickstart", "squad_qg", "xsum", *ON_TEXT])
 
 PUBLISHED = {
@@ -88,6 +88,15 @@ def test_the_published_pre_training_is_kept() -> None:
     shape = load("pretrain_unilm2").model.shape
     assert shape is not None
     assert (shape.relative_buckets, ModelConfig(vocabulary=9).relative_distance) == (32, 128)
+
+
+def test_tasks_are_added_and_none_is_forgotten() -> None:
+    section = load("pretrain_ernie2").pretrain
+    assert section is not None
+    names = [[entry.label for entry in stage.mix] for stage in section.plan]
+    assert names == [["words"], ["words", "order"], ["words", "order", "distance"]]
+    assert section.batch_tokens * section.accumulate == 393_216
+    assert (section.learning_rate, section.warmup, section.adam_beta2) == (5e-5, 4000, 0.98)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "quickstart"])

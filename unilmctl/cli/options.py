@@ -90,6 +90,9 @@ CoveragePenalty = Annotated[
 ]
 MinLength = Annotated[int | None, Option("--min-length", min=0, metavar="N", help="Fewest tokens. [0]")]
 MaxLength = Annotated[int | None, Option("--max-length", min=1, metavar="N", help="Most tokens. [the model's own]")]
+Memory = Annotated[
+    int | None, Option("--memory", min=1, metavar="N", help="Reads long text in pieces of so many tokens. [as a whole]")
+]
 NoRepeatNgram = Annotated[
     int | None, Option("--no-repeat-ngram", min=0, metavar="N", help="No n-gram of this size twice. [0: allowed]")
 ]

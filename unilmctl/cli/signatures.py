@@ -180,6 +180,7 @@ def score(
     length_penalty: o.LengthPenalty = None,
     length_normalization: o.LengthNormalization = None,
     max_length: o.MaxLength = None,
+    memory: o.Memory = None,
     dtype: o.Dtype = None,
     device: o.Device = None,
     batch_tokens: o.BatchTokens = None,
@@ -195,6 +196,7 @@ def score(
         input_format=input_format,
         on_bad_line=on_bad_line,
         objective=objective,
+        memory=memory,
         options=_given(
             length_penalty=length_penalty,
             length_normalization=length_normalization,

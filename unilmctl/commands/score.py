@@ -37,19 +37,21 @@ def run(
     input_format: str = "auto",
     on_bad_line: str = "fail",
     objective: str | None = None,
+    memory: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Tally:
     """Scores the target of every record of `source`, a file of JSON lines or TSV ("-": standard input).
 
     A record without a target is scored by its first reference. `options` are those of `GenerateOptions` that were
     given: number format, device, batch size, and the length normalisation; the others, where they matter, come from the
-    model card, so that a score is the one that `generate` prints. Returns the counts.
+    model card, so that a score is the one that `generate` prints. `memory`: a text is read in pieces of so many tokens,
+    each of which sees the one before (models of running text). Returns the counts.
     """
     folder = model_folder(model if model is not None else latest_run())
     if model is None:
         console.say(f"model: {folder}")
     opened = open_model(folder, objective=objective)
-    scorer = scorer_of(opened, options or {})
+    scorer = scorer_of(opened, options or {}, memory)
     tally = Tally()
     records = read([source], format=input_format, on_bad_line=on_bad_line)
     with open_lines(output) as write, console.progress("score") as advance:
@@ -62,7 +64,7 @@ def run(
     return tally
 
 
-def scorer_of(opened: Opened, given: Mapping[str, Any]) -> Scorer:
+def scorer_of(opened: Opened, given: Mapping[str, Any], memory: int | None = None) -> Scorer:
     """A scorer with the model card's decoding defaults under the options that were given; `auto` is exact here."""
     options = GenerateOptions().updated({**opened.card.generate, **given})
     normalization = cast(Literal["penalty", "average", "none"], options.length_normalization)
@@ -71,6 +73,7 @@ def scorer_of(opened: Opened, given: Mapping[str, Any]) -> Scorer:
         scoring=Scoring(options.length_penalty, normalization),
         max_length=options.max_length,
         batch_tokens=options.batch_tokens,
+        memory=memory,
     )
 
 

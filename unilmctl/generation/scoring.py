@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from unilmctl.errors import DataError
+from unilmctl.errors import DataError, UsageError
 from unilmctl.generation.budget import budgeted
 from unilmctl.generation.generator import continues, frame_of, reading_of
+from unilmctl.generation.recurrence import scores_in_pieces
 from unilmctl.model import Encoder
 from unilmctl.objectives import Corruption, build
 from unilmctl.rows import LANGUAGE_MODEL, Example, Labels, Row, pad
@@ -37,7 +38,11 @@ class Scored(NamedTuple):
 
 
 class Scorer:
-    """A model, ready to score. `max_length` must be that of `generate` for sources to be cut alike."""
+    """A model, ready to score. `max_length` must be that of `generate` for sources to be cut alike.
+
+    With a `memory` texts are read in pieces of so many tokens (see `recurrence`), of any length where a model has no
+    table of positions.
+    """
 
     def __init__(
         self,
@@ -48,13 +53,17 @@ class Scorer:
         scoring: Scoring = SUM,
         max_length: int | None = None,
         batch_tokens: int = 16384,
+        memory: int | None = None,
     ) -> None:
-        """UsageError and ModelError as in `Generator`."""
+        """UsageError and ModelError as in `Generator`, and for a `memory` where the model does not go on with texts."""
         self.encoder = encoder.eval()
         self.scoring = scoring
         self.batch_tokens = batch_tokens
         self.frame = frame_of(encoder, card, tokenizer.roles, max_length)
         self.continues = continues(card)
+        if memory is not None and not self.continues:
+            raise UsageError("a memory is for models of running text, trained with next-token", "leave --memory out")
+        self.memory = memory
         self._objective = build(ROW[reading_of(card)], CLEAN)
 
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Scored]:
@@ -66,6 +75,8 @@ class Scorer:
 
     def score_rows(self, rows: list[Row]) -> list[Scored]:
         """The score of each row that `row` made."""
+        if self.memory is not None:
+            return [self._scored(scores_in_pieces(self.encoder, row, self.memory)) for row in rows]
         results: dict[int, Scored] = {}
         for places in budgeted([len(row) for row in rows], self.batch_tokens):
             found = self._batch([rows[place] for place in places])
@@ -81,7 +92,8 @@ class Scorer:
             frame = replace(self.frame, max_target=len(target) + 1)
             made = self._objective(example, frame, np.random.default_rng(0))
         positions = self.encoder.config.positions
-        if made.positions.max() >= positions:
+        endless = self.memory is not None and self.encoder.embeddings.position is None
+        if not endless and made.positions.max() >= positions:
             size = int(made.positions.max()) + 1
             raise DataError(f"source and target take {size} positions, the model has {positions}", "score less at once")
         return made

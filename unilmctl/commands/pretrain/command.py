@@ -7,7 +7,7 @@ from functools import partial
 
 from unilmctl import console, preparation
 from unilmctl import recipe as recipes
-from unilmctl.commands.pretrain.mixing import SPECIAL, feed_of, mix_of, names_of
+from unilmctl.commands.pretrain.mixing import SPECIAL, check_rows, feed_of, mix_of, names_of
 from unilmctl.commands.pretrain.starting import resumed_model, starting_model
 from unilmctl.commands.pretrain.validation import Validation
 from unilmctl.data.passages import Passages
@@ -39,6 +39,7 @@ def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> Ru
         plan = recipes.load(recipe, settings)
         if plan.pretrain is None:
             raise RecipeError(f"{plan.origin}: there is no section pretrain", "unilmctl finetune trains on pairs")
+        check_rows(plan)
         return conduct(
             plan,
             plan.pretrain,

@@ -16,9 +16,11 @@ import numpy as np
 
 from unilmctl.data.batching import batches, packed_batches
 from unilmctl.data.passages import Passages
+from unilmctl.errors import RecipeError
 from unilmctl.objectives import (
     PAIRINGS,
     Corruption,
+    CustomRow,
     Objective,
     build,
     parse_row,
@@ -130,8 +132,14 @@ def mix_of(entries: Sequence[Entry], frame: Frame, plan: Recipe, tokenizer: Toke
     return Mix(parts, np.cumsum(weights / weights.sum()))
 
 
-def _part(entry: Entry, group: int, frame: Frame, units: Units, plan: Recipe) -> Part:
-    corruption = Corruption(
+def check_rows(plan: Recipe) -> None:
+    """RecipeError for a row of the recipe's own that makes no sense or shows its answers, before any text is read."""
+    for entry in plan.pretrain.entries if plan.pretrain else ():
+        _custom(entry, _corruption(entry, None), plan)
+
+
+def _corruption(entry: Entry, units: Units) -> Corruption:
+    return Corruption(
         target=entry.rate,
         random=entry.random,
         keep=entry.keep,
@@ -139,9 +147,23 @@ def _part(entry: Entry, group: int, frame: Frame, units: Units, plan: Recipe) ->
         units=units,
         together=entry.together,
     )
+
+
+def _custom(entry: Entry, corruption: Corruption, plan: Recipe) -> CustomRow | None:
+    """The row that an entry names, if it names one."""
+    if entry.row is None:
+        return None
+    try:
+        return parse_row(plan.row(entry.row).written(), entry.row, corruption)
+    except RecipeError as error:
+        raise RecipeError(f"{plan.origin}: {error.message}", error.hint) from error
+
+
+def _part(entry: Entry, group: int, frame: Frame, units: Units, plan: Recipe) -> Part:
+    corruption = _corruption(entry, units)
     if entry.segments is not None:
         frame = replace(frame, source_segment=entry.segments[0], target_segment=entry.segments[1])
-    custom = None if entry.row is None else parse_row(plan.row(entry.row).written(), entry.row, corruption)
+    custom = _custom(entry, corruption, plan)
     whole = entry.pairing in ("none", "sentence-reorder")
 
     def lengths(passages: Ints) -> Ints:

@@ -40,7 +40,9 @@ class Example(NamedTuple):
 class Labelled(NamedTuple):
     """A text, or two, as token ids without special tokens, and what is to be said of it.
 
-    `label` [1] is the number of a class, or a number that is measured.
+    `label` is the number of a class, or a number that is measured, [1]; of a text whose words are tagged, the number of
+    the tag + 1 at each token that begins a word, else 0, [T]; of a question, the first and the last token of its answer
+    in the second text, [2], or [0] where it has none.
     """
 
     source: Ints

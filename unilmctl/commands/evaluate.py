@@ -255,7 +255,11 @@ def _object(line: str, where: str) -> dict[str, Any]:
 
 
 def _best(line: str, where: str) -> str:
-    found = _object(line, where).get("hypotheses")
+    fields = _object(line, where)
+    if "task" in fields:  # what a head said; nothing of a line that could not be read
+        said = next((fields[name] for name in ("label", "tags", "answer") if name in fields), "")
+        return str(said) if isinstance(said, int | float) else _plain(said, where)
+    found = fields.get("hypotheses")
     if found == []:
         return ""
     best = found[0] if isinstance(found, list) else None
@@ -278,6 +282,8 @@ def _truth(line: str, where: str) -> Reference:
     if name == "label" and isinstance(found, int | float) and not isinstance(found, bool):
         found = str(found)
     several = found if isinstance(found, list) and name in ("refs", "answers") else [found]
+    if name == "answers":
+        several = [one.get("text") if isinstance(one, dict) else one for one in several] or [""]
     texts = [None if text is None else _plain(text, where) for text in several]
     source = fields.get("src")
     return Reference(texts, None if source is None else _plain(source, where))

@@ -7,14 +7,26 @@ from pathlib import Path
 
 from unilmctl import console
 from unilmctl import recipe as recipes
-from unilmctl.preparation import Prepared, PreparedText, SplitReport, TextReport, prepare, prepare_text
+from unilmctl.preparation import (
+    Prepared,
+    PreparedTasks,
+    PreparedText,
+    SplitReport,
+    TaskData,
+    TextReport,
+    prepare,
+    prepare_tasks,
+    prepare_text,
+)
 from unilmctl.recipe import Recipe
+
+Stores = Prepared | PreparedTasks | PreparedText
 
 BARS = 10
 WIDEST = 40
 
 
-def run(*, recipe: str | Path, settings: Sequence[str] = (), workers: int | None = None) -> Prepared | PreparedText:
+def run(*, recipe: str | Path, settings: Sequence[str] = (), workers: int | None = None) -> Stores:
     """Build every store that is missing or stale, and show counts, cuts and lengths.
 
     workers: processes that encode; None for one per core. Raises what `preparation.prepare` raises.
@@ -33,15 +45,24 @@ def run(*, recipe: str | Path, settings: Sequence[str] = (), workers: int | None
     return prepared
 
 
-def _prepared(
-    plan: Recipe, workers: int | None, tell: Callable[[str, int, int | None], None]
-) -> Prepared | PreparedText:
+def _prepared(plan: Recipe, workers: int | None, tell: Callable[[str, int, int | None], None]) -> Stores:
     folder, splits, bad = plan.store, recipes.splits_of(plan), plan.data.on_bad_line
     tokenizer = plan.tokens.train or plan.tokenizer
     assert tokenizer is not None, "the schema asks for one of the two"
     if plan.pretrain is not None:
         return prepare_text(
             folder=folder, splits=splits, tokenizer=tokenizer, on_bad_line=bad, processes=workers, progress=tell
+        )
+    if plan.finetune.task != "generate" or plan.tasks is not None:
+        tasks = {one.name: TaskData(one.task, one.store, one.splits) for one in plan.lessons}
+        return prepare_tasks(
+            folder=folder,
+            tasks=tasks,
+            limits=plan.tokens,
+            tokenizer=tokenizer,
+            on_bad_line=bad,
+            processes=workers,
+            progress=tell,
         )
     return prepare(
         folder=folder,
@@ -71,13 +92,13 @@ class _Watch(ExitStack):
         self._done = done
 
 
-def _show_vocabulary(prepared: Prepared | PreparedText) -> None:
+def _show_vocabulary(prepared: Stores) -> None:
     tokenizer = prepared.tokenizer
     learnt = "trained" if prepared.trained else "as it was"
     console.say(f"vocabulary: {tokenizer.kind}, {tokenizer.size:,} entries, {learnt}")
 
 
-def _show(store: Path, prepared: Prepared) -> None:
+def _show(store: Path, prepared: Prepared | PreparedTasks) -> None:
     headers = ["split", "field", "examples", "tokens", "mean", "longest", "cut", "empty", "unknown", "bad lines"]
     rows = [row for name, report in prepared.report.items() for row in _rows(name, report)]
     console.table(headers, rows, title=f"Token stores in {store}")

@@ -133,3 +133,16 @@ class Limits(Protocol):
     def truncate(self) -> str:
         """Which end of a long source is cut off: tail or head."""
         ...
+
+
+class TaskSplit(Split, LabelledSplit, Protocol):
+    """Where the examples of one split are, whatever is learnt from them; a recipe's split fits."""
+
+
+class TaskLimits(Limits, Protocol):
+    """Limits, and how far the windows of a long text are apart."""
+
+    @property
+    def stride(self) -> int:
+        """Tokens between the beginnings of two windows."""
+        ...

@@ -14,14 +14,14 @@ from unilmctl.errors import DataError, RecipeError
 from unilmctl.fitting.ending import finish
 from unilmctl.fitting.fitting import Fitting
 from unilmctl.fitting.watching import watched
-from unilmctl.preparation import Prepared, PreparedLabels, PreparedText
+from unilmctl.preparation import Prepared, PreparedTasks, PreparedText
 from unilmctl.recipe import Recipe, Training
 from unilmctl.runs import Best, RunFolder, StopSignals, alone_in, check_same_run
 from unilmctl.runs.board import require_tensorboard
 from unilmctl.runs.checkpoint import load_checkpoint
 from unilmctl.training.distributed import Processes, cores
 
-ReadyT = TypeVar("ReadyT", Prepared, PreparedText, PreparedLabels)
+ReadyT = TypeVar("ReadyT", Prepared, PreparedText, PreparedTasks)
 
 
 @dataclass(frozen=True)

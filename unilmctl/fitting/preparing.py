@@ -1,12 +1,12 @@
 """The data of a run before training begins: what is there, what is wanted, and progress while stores are built."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from unilmctl import console
 from unilmctl import recipe as recipes
-from unilmctl.preparation import Progress
+from unilmctl.preparation import Progress, SplitReport
 from unilmctl.recipe import Recipe, Split, TrainTokens
 
 ReadyT = TypeVar("ReadyT")
@@ -26,6 +26,15 @@ def wanted_tokenizer(plan: Recipe) -> Path | TrainTokens:
     tokenizer = plan.tokens.train or plan.tokenizer
     assert tokenizer is not None, "the schema asks for one of the two"
     return tokenizer
+
+
+def tell(report: Mapping[str, SplitReport]) -> None:
+    """Says what was built, and which lines were bad."""
+    for name, one in report.items():
+        if one.built:
+            console.say(f"{name}: {one.examples:,} examples ({one.built})")
+        if one.bad:
+            console.warn(f"{name}: {one.bad:,} bad lines, the first: {'; '.join(one.bad_lines[:1])}")
 
 
 def with_progress(prepare: Callable[[Progress], ReadyT]) -> ReadyT:

@@ -1,11 +1,10 @@
 """Sources in, outputs out: everything between a loaded model and lines of text.
 
 `options` says how to decode, `strategy` by which search, `wishes` what an output is to be; `model` opens model folders,
-`generator` decodes batches of token ids, `scoring` gives the log-probabilities of given targets
-(`recurrence` in long texts),
-`labelling` says what a text is. `lines` reads records
-as they arrive, `stream` answers them in order. `work` is what waits to be decoded, `workers` the processes that do it,
-`sharding` divides one input among several commands.
+`generator` decodes batches of token ids, `scoring` gives the log-probabilities of given targets (`recurrence` in long
+texts), `labelling` asks heads what they say of a text. `lines` reads records as they arrive, `stream` answers them in
+order. `work` is what waits to be decoded, `workers` the processes that do it, `sharding` divides one input among
+several commands.
 """
 
 from unilmctl.generation.generator import Generator

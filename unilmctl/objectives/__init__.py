@@ -44,13 +44,10 @@ from unilmctl.objectives.orders import (
 )
 from unilmctl.objectives.pairs import causal, masked, next_token, pseudo
 from unilmctl.objectives.sentences import CLASSES, PAIRINGS, Paired, Pairing, sentence_units, with_pair_label
-from unilmctl.objectives.understanding import labelled, labelled_length, read_row
+from unilmctl.objectives.understanding import answer_slots, answered, labelled, labelled_length, read_row, tagged
 from unilmctl.rows import Example, Frame, Row
 
 __all__ = [
-    "labelled",
-    "labelled_length",
-    "read_row",
     "BOUNDARY",
     "CLASSES",
     "CONTRASTIVE",
@@ -69,6 +66,8 @@ __all__ = [
     "Objective",
     "Paired",
     "Pairing",
+    "answer_slots",
+    "answered",
     "bidirectional",
     "block_diffusion",
     "block_row",
@@ -82,6 +81,8 @@ __all__ = [
     "infilling",
     "infilling_in_place",
     "infilling_row",
+    "labelled",
+    "labelled_length",
     "left_to_right",
     "masked",
     "next_token",
@@ -93,6 +94,7 @@ __all__ = [
     "permuted_row",
     "pseudo",
     "rate",
+    "read_row",
     "replaced",
     "right_to_left",
     "row_length",
@@ -101,6 +103,7 @@ __all__ = [
     "seq2seq",
     "similar",
     "span_boundary",
+    "tagged",
     "windowed",
     "with_pair_label",
     "words",

@@ -1,8 +1,10 @@
-"""Rows that are understood: everything reads everything, and a head of its own says something of the whole.
+"""Rows that are understood: everything reads everything, and a head of its own says something of it.
 
 | | row | head |
 |---|---|---|
 | `labelled` | [CLS] text [SEP], or [CLS] text [SEP] text [SEP] | class or number, at [CLS] |
+| `tagged` | [CLS] text [SEP] | a class at the first token of every word |
+| `answered` | [CLS] question [SEP] text [SEP] | beginning and end, at [CLS] (no answer) and in the text |
 
 Shapes: T tokens of a row.
 """
@@ -27,6 +29,40 @@ def labelled(
     row = read_row(example.source, example.target, frame)
     ids = drop_words(row.ids, frame, random, corruption)
     return replace(row, ids=ids, labels={head: Labels(np.zeros(1, dtype=np.int64), example.label, np.full(1, -1))})
+
+
+def tagged(
+    example: Labelled, frame: Frame, random: np.random.Generator, *, head: str, corruption: Corruption = DEFAULT
+) -> Row:
+    """A text whose words are tagged at their first tokens. BERT (arXiv 1810.04805)."""
+    row = read_row(example.source, example.target, frame)
+    numbers = frame.cut(np.asarray(example.label, dtype=np.int64), special=2)
+    places = np.flatnonzero(numbers)
+    labels = Labels(places + 1, numbers[places] - 1, np.full(len(places), -1))
+    return replace(row, ids=drop_words(row.ids, frame, random, corruption), labels={head: labels})
+
+
+def answered(
+    example: Labelled, frame: Frame, random: np.random.Generator, *, head: str, corruption: Corruption = DEFAULT
+) -> Row:
+    """A question and the text where its answer begins and ends; without an answer both are [CLS].
+
+    Labels are at every slot where an answer might begin or end: 1 where it begins, 2 where it ends, 3 where both do;
+    aside the slot of [CLS], by which the labels of one example know each other. BERT (arXiv 1810.04805).
+    """
+    row = read_row(example.source, example.target, frame)
+    slots = answer_slots(len(example.source), len(example.target))
+    targets = np.zeros(len(slots), dtype=np.int64)
+    first, last = (0, 0) if not len(example.label) else (int(place) + 1 for place in example.label)
+    targets[first] += 1
+    targets[last] += 2
+    labels = Labels(slots, targets, np.full(len(slots), -1), aside=np.zeros((len(slots), 1), dtype=np.int64))
+    return replace(row, ids=drop_words(row.ids, frame, random, corruption), labels={head: labels})
+
+
+def answer_slots(question: int, text: int) -> Ints:
+    """The slots at which an answer may begin or end, [1 + text]: [CLS], then the text's, after so long a question."""
+    return np.concatenate(([0], np.arange(text) + question + 2))
 
 
 def read_row(source: Ints, second: Ints, frame: Frame) -> Row:

@@ -73,24 +73,29 @@ def prepare(
     """
     work = Work(on_bad_line, processes, rebuild, progress or silent)
     hashes: dict[Path, str] = {}
-    sources = {name: _meta(split, hashes, on_bad_line) for name, split in splits.items()}
+    sources = {name: pairs_meta(split, hashes, on_bad_line) for name, split in splits.items()}
     if isinstance(tokenizer, Path):
         made, trained = Tokenizer.load(tokenizer), None
     else:
-        texts = _texts(splits["train"], on_bad_line)
+        texts = pair_texts(splits["train"], on_bad_line)
         made, trained = vocabulary(folder / "tokenizer", texts, sources["train"], tokenizer, work)
     stores, report = {}, {}
     for name, split in splits.items():
-        meta = sources[name] | {
-            "tokenizer": made.fingerprint(),
-            "limits": {key: getattr(limits, key) for key in ("max_source", "max_target", "truncate")},
-        }
-        reason = work.why(meta, partial(encoded_from, folder / name))
-        if reason:
-            _build(folder / name, name, split, meta, Coder.of(made, limits), work)
-        stores[name] = Store.open(folder / name)
-        report[name] = report_of(stores[name], reason)
+        stores[name], report[name] = pair_store(folder / name, name, split, sources[name], made, limits, work)
     return Prepared(made, stores, report, trained)
+
+
+def pair_store(
+    folder: Path, name: str, split: Split, source: dict[str, Any], tokenizer: Tokenizer, limits: Limits, work: Work
+) -> tuple[Store, SplitReport]:
+    """The store of a split, built where it is missing or stale; `source` is what its records depend on."""
+    settled = {key: getattr(limits, key) for key in ("max_source", "max_target", "truncate")}
+    meta = source | {"tokenizer": tokenizer.fingerprint(), "limits": settled}
+    reason = work.why(meta, partial(encoded_from, folder))
+    if reason:
+        _build(folder, name, split, meta, Coder.of(tokenizer, limits), work)
+    store = Store.open(folder)
+    return store, report_of(store, reason)
 
 
 def evaluation_pairs(split: Split, tokenizer: Tokenizer, *, on_bad_line: str = "fail") -> Iterator[Pair]:
@@ -119,7 +124,7 @@ def _build(folder: Path, name: str, split: Split, meta: dict[str, Any], coder: C
         writer.summary = tally.plain()
 
 
-def _texts(split: Split, on_bad_line: str) -> Iterator[str]:
+def pair_texts(split: Split, on_bad_line: str) -> Iterator[str]:
     """Every source and target of a split as text; ready-made tokens are words."""
     for record in _records(split, on_bad_line):
         for text in (record.source, first_target(record)):
@@ -145,7 +150,7 @@ def _lines(split: Split, on_bad_line: str) -> Iterator[Unread]:
     return lines_of(split.files, split.target_files, format=split.format, columns=columns, policy=on_bad_line)
 
 
-def _meta(split: Split, hashes: dict[Path, str], on_bad_line: str) -> dict[str, Any]:
+def pairs_meta(split: Split, hashes: dict[Path, str], on_bad_line: str) -> dict[str, Any]:
     """What the records of a split depend on."""
     inputs = inputs_of([*split.files, *(split.target_files or [])], hashes)
     fields = {key: getattr(split, key) for key in ("format", "source", "target", "references")}

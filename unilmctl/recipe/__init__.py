@@ -6,6 +6,7 @@ from unilmctl.recipe.mistakes import walk
 from unilmctl.recipe.pretraining import Entry, Pretrain
 from unilmctl.recipe.schema import (
     Data,
+    Lesson,
     Model,
     Recipe,
     Shape,
@@ -32,6 +33,7 @@ __all__ = [
     "Evaluate",
     "Finetune",
     "Generate",
+    "Lesson",
     "Listed",
     "Model",
     "Pretrain",

@@ -5,28 +5,15 @@ on a recipe from which wrong values were taken out, and one that touches such a 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
+from unilmctl.recipe.broken import SPLITS, Broken, written_otherwise
 from unilmctl.recipe.pretraining import ALLOWED, WITH_WINDOW, Entry, Pretrain
-from unilmctl.recipe.schema import BASE_SHAPE, Recipe, Split
-from unilmctl.recipe.syntax import Path
+from unilmctl.recipe.schema import BASE_SHAPE, Recipe
+from unilmctl.recipe.task_relations import task_relations
 from unilmctl.recipe.training import Training
 
-SPLITS = ("train", "valid", "test")
 OF_PAIRS = ("target_files", "source", "target", "references")
 OF_TEXT = ("documents", "field", "segmenter")
-
-
-class Broken(NamedTuple):
-    """A relation that does not hold: the keys that take part (`a.b c.d`), and the sentence."""
-
-    keys: str
-    text: str
-
-    @property
-    def paths(self) -> list[Path]:
-        """The keys as paths; a number is a place in a list."""
-        return [tuple(int(part) if part.isdigit() else part for part in key.split(".")) for key in self.keys.split()]
 
 
 def check(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
@@ -40,7 +27,7 @@ def check(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
         yield from _training(recipe.finetune, "finetune")
         yield from _adapting(recipe)
         yield from _pairs(recipe)
-        yield from _task(recipe)
+        yield from task_relations(recipe, written)
     else:
         yield from _training(recipe.pretrain, "pretrain")
         yield from _stages(recipe.pretrain)
@@ -101,7 +88,7 @@ def _shape(recipe: Recipe) -> Iterator[Broken]:
     if recipe.pretrain is None:
         keys, what = "tokens.max_source tokens.max_target", "tokens.max_source + tokens.max_target"
         longest = recipe.tokens.max_source + recipe.tokens.max_target
-        if recipe.finetune.task != "generate":
+        if not recipe.learnt & {"generate", "similar"}:
             keys, what, longest = "tokens.max_source", "tokens.max_source", recipe.tokens.max_source
     else:
         keys = what = "tokens.max_length"
@@ -147,24 +134,8 @@ def _finetuning(recipe: Recipe) -> Iterator[Broken]:
         )
 
 
-def _task(recipe: Recipe) -> Iterator[Broken]:
-    """What tasks that end in a label have no use for."""
-    task = recipe.finetune.task
-    if task == "generate":
-        for name, _ in _set(recipe, ("second",)):
-            yield Broken(f"data.{name}.second finetune.task", "a second text is for tasks with labels")
-        return
-    for key in ("lora", "distil"):
-        if getattr(recipe.finetune, key) is not None:
-            yield Broken(f"finetune.{key} finetune.task", f"the whole model learns to {task}, from the data alone")
-    if recipe.data.generated is not None:
-        yield Broken("data.generated finetune.task", "built-in data is to be written, not labelled")
-    for name, _ in _set(recipe, ("target_files",)):
-        yield Broken(f"data.{name}.target_files finetune.task", "labels stand in the line of their text")
-
-
 def _pairs(recipe: Recipe) -> Iterator[Broken]:
-    for name, key in _set(recipe, OF_TEXT):
+    for name, key in written_otherwise(recipe, OF_TEXT):
         yield Broken(f"data.{name}.{key} pretrain", "a key for text, but there is no section pretrain")
 
 
@@ -174,7 +145,7 @@ def _text(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
             yield Broken(f"{section} pretrain", "a recipe that pre-trains has no such section; make it two recipes")
     if recipe.data.generated is not None:
         yield Broken("data.generated pretrain", "built-in data is pairs; pretrain reads text")
-    for name, key in _set(recipe, OF_PAIRS):
+    for name, key in written_otherwise(recipe, OF_PAIRS):
         yield Broken(f"data.{name}.{key} pretrain", "a key for pairs, but pretrain reads text")
     for name in SPLITS:
         split = getattr(recipe.data, name)
@@ -209,15 +180,6 @@ def _row_names(recipe: Recipe) -> Iterator[Broken]:
             yield Broken(f"rows.{number}.name", f"a second '{name}'; give each a name of its own")
     if names and recipe.pretrain is None:
         yield Broken("rows pretrain", "rows are for a mix, but there is no section pretrain")
-
-
-def _set(recipe: Recipe, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The splits that have another value than the default under one of these keys, and the key."""
-    for name in SPLITS:
-        split = getattr(recipe.data, name)
-        for key in keys:
-            if split is not None and getattr(split, key) != Split.model_fields[key].default:
-                yield name, key
 
 
 def _stages(section: Pretrain) -> Iterator[Broken]:

@@ -6,7 +6,7 @@ the sections on training in `training.py`, those on what is written with a model
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -14,7 +14,7 @@ from unilmctl.recipe.decoding import Evaluate, Generate
 from unilmctl.recipe.pretraining import Pretrain
 from unilmctl.recipe.rows import RowShape
 from unilmctl.recipe.section import Section
-from unilmctl.recipe.training import Finetune
+from unilmctl.recipe.training import Finetune, Task
 from unilmctl.recipe.values import Folder, Text, Whole
 
 BASE_SHAPE: dict[str, Any] = {  # BERT-base, what is left open by a model from scratch
@@ -86,6 +86,41 @@ class Data(Section):
         default=None,
         description="Built-in data, written to `files` when absent. `numbers`: digits to words, English and Chinese.",
     )
+
+
+class TaskData(Section):
+    """The text of one more task."""
+
+    train: Split = Field(description="Training examples, as `data.train`.")
+    valid: Split | None = Field(default=None, description="Validation examples, as `data.valid`.")
+
+
+class FurtherTask(Section):
+    """A task that the same model learns besides `finetune.task`, with a head of its own."""
+
+    name: Text = Field(description="Name of the task, and of its head: letters, digits, `-` and `_`.")
+    task: Task = Field(description="What is learnt, as `finetune.task`.")
+    data: TaskData = Field(description="Its examples.")
+    weight: float = Field(
+        default=1.0, gt=0, le=1000, description="How often an epoch has each of its examples; those of `data` once."
+    )
+
+
+class Lesson(NamedTuple):
+    """One of all the tasks that a recipe has: its data, the folder of its stores, its weight, its key in the recipe."""
+
+    name: str
+    task: str
+    data: Data | TaskData
+    store: Path
+    weight: float
+    where: str
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that it has, by name."""
+        found = {name: getattr(self.data, name, None) for name in ("train", "valid", "test")}
+        return {name: split for name, split in found.items() if split is not None}
 
 
 class Shape(Section):
@@ -181,6 +216,12 @@ class Tokens(Section):
         default=512, ge=8, le=1048576, description="`pretrain`: tokens of a passage, special ones included."
     )
     truncate: Literal["tail", "head"] = Field(default="tail", description="Which end of a long source is cut off.")
+    stride: Whole = Field(
+        default=128,
+        ge=1,
+        le=1048576,
+        description="`span`: tokens between the beginnings of two windows of a long text.",
+    )
     tokenizer: Folder | None = Field(default=None, description="Folder of the vocabulary; null: that of `model.init`.")
     train: TrainTokens | None = Field(
         default=None, description="Train a vocabulary on the training split (from scratch only)."
@@ -208,6 +249,9 @@ class Recipe(Section):
         default=None, description="Rows of your own for the mix; docs/masks.md has examples."
     )
     finetune: Finetune = Field(default=Finetune(), description="Training on pairs.")
+    tasks: Annotated[list[FurtherTask], Field(min_length=1)] | None = Field(
+        default=None, description="Tasks that are learnt besides `finetune.task`, in the same batches."
+    )
     generate: Generate = Field(default=Generate(), description="Decoding.")
     evaluate: Evaluate = Field(default=Evaluate(), description="Scoring.")
     _origin: str = PrivateAttr("the recipe")
@@ -216,6 +260,23 @@ class Recipe(Section):
     def origin(self) -> str:
         """The file that this recipe was read from, as it was named."""
         return self._origin
+
+    @property
+    def lessons(self) -> list[Lesson]:
+        """Every task that fine-tuning teaches; the first one is called as what it does."""
+        task = self.finetune.task
+        return [
+            Lesson(task, task, self.data, self.store, 1.0, "data"),
+            *(
+                Lesson(one.name, one.task, one.data, self.store / one.name, one.weight, f"tasks.{number}.data")
+                for number, one in enumerate(self.tasks or ())
+            ),
+        ]
+
+    @property
+    def learnt(self) -> set[str]:
+        """What the tasks are."""
+        return {lesson.task for lesson in self.lessons}
 
     @property
     def store(self) -> Path:
@@ -233,7 +294,7 @@ class Recipe(Section):
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default written out, as plain values; loading them gives the same recipe."""
-        unused = {"pretrain", "rows"} if self.pretrain is None else {"finetune", "evaluate"}
+        unused = {"pretrain", "rows"} if self.pretrain is None else {"finetune", "evaluate", "tasks"}
         values: dict[str, Any] = self.model_dump(mode="json", exclude={"extends", *unused})
         values["data"]["store"] = str(self.store)
         values["generate"]["max_length"] = self.generate.max_length or self.tokens.max_target

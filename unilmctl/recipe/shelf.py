@@ -61,7 +61,7 @@ def splits_of(recipe: Recipe) -> dict[str, Split]:
 def missing_files(recipe: Recipe, splits: Iterable[str] = ("train", "valid", "test")) -> list[Path]:
     """The files of these splits that are not there, in the order of the recipe; `-` (standard input) always is."""
     wanted = []
-    for name, split in splits_of(recipe).items():
+    for name, split in (pair for lesson in recipe.lessons for pair in lesson.splits.items()):
         if name in set(splits):
             wanted += [*split.files, *(split.target_files or [])]
     return [path for path in wanted if str(path) != "-" and not path.exists()]

@@ -103,12 +103,16 @@ class Training(Section):
     )
 
 
+Task = Literal["generate", "classify", "regress", "tag", "span", "similar"]
+
+
 class Pairs(Section):
     """What is learnt from the examples, and what is scored."""
 
-    task: Literal["generate", "classify", "regress"] = Field(
+    task: Task = Field(
         default="generate",
-        description="`generate`: to write the target; `classify`: to choose one of the labels; `regress`: a number.",
+        description="`generate`: to write the target; `classify`: to choose one of the labels; `regress`: a number; "
+        "`tag`: a label for every word; `span`: where `second` answers `source`; `similar`: a vector, and to write.",
     )
     objective: Literal["pseudo", "masked", "causal"] = Field(
         default="pseudo",
@@ -131,6 +135,10 @@ class Pairs(Section):
     keep_best_by: Criterion = Field(
         default="loss",
         description="What the best checkpoint is best by: the validation loss, or a score of generated text.",
+    )
+    head_weights: dict[Text, Annotated[float, Field(ge=0, le=1000)]] = Field(
+        default={},
+        description="Weights of the losses of heads: `lm` (writing), `contrastive`, names of tasks; 1 for each.",
     )
     lora: Lora | None = Field(
         default=None,

@@ -17,7 +17,7 @@ blank and emoji. Foreign SentencePiece models normalise as they were trained to 
 is exact up to its own normalisation: words and punctuation marks joined by one blank, none between CJK characters.
 """
 
-from unilmctl.tokens.memory import Flat, flat
+from unilmctl.tokens.memory import Flat, flat, lists
 from unilmctl.tokens.tokenizer import Roles, Tokenizer, train
 
-__all__ = ["Flat", "Roles", "Tokenizer", "flat", "train"]
+__all__ = ["Flat", "Roles", "Tokenizer", "flat", "lists", "train"]

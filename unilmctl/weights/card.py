@@ -14,11 +14,16 @@ CARD = "unilmctl.json"
 
 
 class LabelTask(TypedDict):
-    """A task that ends in a label: `task` says which kind, the others name the fields of a line that are read."""
+    """A task that a model was trained for: `task` says which kind, `source` and `second` the fields that are read.
+
+    `stride`: tokens between windows of a long text, None where texts are read as one. `empty`: whether "" is an answer.
+    """
 
     task: str
     source: str
     second: str | None
+    stride: int | None
+    empty: bool
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class ModelCard:
     `max_source` and `max_target`: lengths it was trained with, special tokens counted; None when unknown. `truncate`:
     the end of a long source that was cut off, "tail" or "head". `separator_in`: where a causal model has the [SEP]
     between source and target, "target" or "source" (see `rows.Frame`).
-    `tasks`: what its heads say of texts, by the name of the head; none for a model that only writes.
+    `tasks`: what it was trained for, by name; none for a model that only writes.
     `head_trained`: False while the language-model head has never been trained. `generate`: decoding defaults by option
     name. `version`: of the library that wrote it.
     """
@@ -90,4 +95,10 @@ def _check(path: Path, name: str, value: object) -> None:
 def _is_task(value: object) -> bool:
     if not isinstance(value, dict) or value.keys() != LabelTask.__annotations__.keys():
         return False
-    return all(isinstance(text, str) or (text is None and key == "second") for key, text in value.items())
+    texts, stride = [value["task"], value["source"]], value["stride"]
+    if value["second"] is not None:
+        texts.append(value["second"])
+    natural = isinstance(stride, int) and not isinstance(stride, bool) and 0 < stride < 2**31
+    return (
+        all(isinstance(text, str) for text in texts) and (natural or stride is None) and value["empty"] in (True, False)
+    )

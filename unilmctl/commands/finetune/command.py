@@ -2,17 +2,18 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from unilmctl import console, preparation
 from unilmctl import recipe as recipes
-from unilmctl.commands.finetune import labelling
+from unilmctl.commands.finetune import tasks
 from unilmctl.commands.finetune.ingredients import adapting_of, feed_of, frame_of, validation_of
 from unilmctl.commands.finetune.starting import resumed_model, starting_model
 from unilmctl.commands.finetune.teaching import teacher_of
 from unilmctl.errors import RecipeError
 from unilmctl.fitting import Fitting, RunReport, Stage, conduct, fingerprint, resume, train_options
-from unilmctl.fitting.preparing import wanted_splits, wanted_tokenizer, with_progress
+from unilmctl.fitting.preparing import tell, wanted_splits, wanted_tokenizer, with_progress
 from unilmctl.model.adapters import adapt
 from unilmctl.preparation import Prepared
 from unilmctl.recipe import Recipe
@@ -36,14 +37,14 @@ def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> Ru
         plan = recipes.load(recipe, settings)
         if plan.pretrain is not None:
             raise RecipeError(f"{plan.origin}: this recipe pre-trains", f"start it so: unilmctl pretrain {recipe}")
-        if plan.finetune.task != "generate":
+        if plan.finetune.task != "generate" or plan.tasks is not None:
             return conduct(
                 plan,
                 plan.finetune,
                 processes,
                 fresh=fresh,
-                prepare=partial(labelling.prepare, plan),
-                assemble=partial(labelling.assemble, plan),
+                prepare=partial(tasks.prepare, plan),
+                assemble=partial(tasks.assemble, plan),
             )
         return conduct(
             plan,
@@ -68,11 +69,7 @@ def prepare(plan: Recipe) -> Prepared:
             progress=progress,
         )
     )
-    for name, report in prepared.report.items():
-        if report.built:
-            console.say(f"{name}: {report.examples:,} examples ({report.built})")
-        if report.bad:
-            console.warn(f"{name}: {report.bad:,} bad lines, the first: {'; '.join(report.bad_lines[:1])}")
+    tell(prepared.report)
     return prepared
 
 
@@ -94,20 +91,22 @@ def assemble(
     encoder.to(processes.device)
     if plan.finetune.sharding == "full" and processes.size > 1:
         shard(encoder, processes)
-    options = train_options(plan.finetune, plan.seed)
+    options = replace(train_options(plan.finetune, plan.seed), head_weights=plan.finetune.head_weights)
     optimizer = build_optimizer(encoder, options)
     frame = frame_of(plan, prepared.tokenizer, card)
     teacher = teacher_of(plan, encoder, card, prepared.tokenizer)
     if teacher is not None:
         teacher.encoder.to(processes.device)
-    validation = validation_of(plan, prepared, frame, card)
+    feed = feed_of(plan, prepared.stores["train"], frame)
+    valid = (plan.data.valid, prepared.stores.get("valid"))
+    validation = validation_of(plan, *valid, frame, card, prepared.tokenizer)
     fitting = Fitting(
         folder=folder,
         encoder=encoder,
         card=card,
         tokenizer=prepared.tokenizer,
         optimizer=optimizer,
-        stages=[Stage(options.steps, feed_of(plan, prepared.stores["train"], frame), validation)],
+        stages=[Stage(options.steps, feed, validation)],
         options=options,
         schedule=plan.finetune,
         criterion=plan.finetune.keep_best_by,

@@ -1,6 +1,7 @@
 """What a recipe's sections mean in the terms of training: options, rows, batches, validation."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from unilmctl import metrics, preparation
 from unilmctl.commands.finetune.validation import SHOWN, Validation
@@ -11,8 +12,7 @@ from unilmctl.generation import GenerateOptions, Generator
 from unilmctl.model import Encoder
 from unilmctl.model.adapters import Adapting
 from unilmctl.objectives import Corruption, build, row_length
-from unilmctl.preparation import Prepared
-from unilmctl.recipe import Recipe
+from unilmctl.recipe import Recipe, Split
 from unilmctl.rows import Example, Frame, Ints
 from unilmctl.tokens import Tokenizer
 from unilmctl.training import Feed
@@ -46,40 +46,50 @@ def frame_of(plan: Recipe, tokenizer: Tokenizer, card: ModelCard) -> Frame:
     )
 
 
-def feed_of(plan: Recipe, store: Store, frame: Frame) -> Feed[Example]:
-    """The examples of a store in this recipe's batches."""
+def corruption_of(plan: Recipe) -> Corruption:
+    """What this recipe does to the tokens of its rows."""
     section = plan.finetune
-    corruption = Corruption(
-        target=section.target_mask, random=section.random, keep=section.keep, source=section.source_mask
-    )
+    return Corruption(target=section.target_mask, random=section.random, keep=section.keep, source=section.source_mask)
+
+
+def feed_of(plan: Recipe, store: Store, frame: Frame, objective: str | None = None) -> Feed[Example]:
+    """The examples of a store in this recipe's batches; rows of `objective`, or of the recipe's."""
+    section, name = plan.finetune, objective or plan.finetune.objective
     sources, targets = store.lengths("source"), store.lengths("target")
 
     def lengths(source: Ints, target: Ints) -> Ints:
-        return row_length(section.objective, source, target, frame)
+        return row_length(name, source, target, frame)
 
     def order(epoch: int) -> list[Ints]:
         return (packed_batches if section.pack else batches)(
             sources, targets, row_length=lengths, batch_tokens=section.batch_tokens, seed=plan.seed, epoch=epoch
         )
 
-    return Feed(store, build(section.objective, corruption), frame, order, plan.seed, section.pack or 0)
+    return Feed(store, build(name, corruption_of(plan)), frame, order, plan.seed, section.pack or 0)
 
 
-def validation_of(plan: Recipe, prepared: Prepared, frame: Frame, card: ModelCard) -> Validation | None:
-    """What is measured during training; None for a recipe without a validation split."""
-    split, section = plan.data.valid, plan.finetune
-    if split is None:
+def validation_of(
+    plan: Recipe,
+    split: Split | None,
+    store: Store | None,
+    frame: Frame,
+    card: ModelCard,
+    tokenizer: Tokenizer,
+    objective: str | None = None,
+) -> Validation | None:
+    """What is measured of a split of pairs during training; None where there is none."""
+    if split is None or store is None:
         return None
-    pairs = list(preparation.evaluation_pairs(split, prepared.tokenizer, on_bad_line=plan.data.on_bad_line))
+    section = plan.finetune
+    pairs = list(preparation.evaluation_pairs(split, tokenizer, on_bad_line=plan.data.on_bad_line))
     count = min(section.evaluate_examples or len(pairs), len(pairs))
     chosen = [index * len(pairs) // count for index in range(count)]
-    store = prepared.stores["valid"]
     wanted = [*plan.evaluate.metrics, *([] if section.keep_best_by == "loss" else [section.keep_best_by])]
     scoring = plan.evaluate
     return Validation(
-        feed=feed_of(plan, store, frame),
-        options=train_options(plan.finetune, plan.seed),
-        decode=decoder_of(plan, card, prepared.tokenizer),
+        feed=feed_of(plan, store, frame, objective),
+        options=replace(train_options(section, plan.seed), head_weights=section.head_weights),
+        decode=decoder_of(plan, card, tokenizer),
         sources=[store[index].source.tolist() for index in chosen],
         references=[list(pairs[index].references) for index in chosen],
         names=metrics.expand(wanted),

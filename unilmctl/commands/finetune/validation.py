@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from unilmctl import metrics
+from unilmctl.fitting import parts_of
 from unilmctl.model import Encoder
-from unilmctl.training import Feed, TrainOptions, evaluate_loss
+from unilmctl.training import Feed, TrainOptions, evaluate, step_loss
 
 SHOWN = 3
 """Examples that an evaluation keeps in the log."""
@@ -32,8 +33,8 @@ class Validation:
     def measure(self, encoder: Encoder, stop: Callable[[], bool]) -> dict[str, Any] | None:
         """`loss` per label, every score by name, and `examples`; None when `stop` said yes."""
         batches = (self.feed.batch(0, indices) for indices in self.feed.order(0))
-        loss = evaluate_loss(encoder, batches, self.options, stop=stop)
-        if loss is None:
+        tallies = evaluate(encoder, batches, self.options, stop=stop)
+        if tallies is None:
             return None
         texts = self.decode(encoder, self.sources, stop)
         if texts is None:
@@ -41,4 +42,5 @@ class Validation:
         scores = metrics.evaluate(texts, self.references, names=self.names, options=self.scoring)
         first = zip(self.shown, texts, self.references, strict=False)
         examples = [{"source": source, "output": text, "reference": known[0]} for source, text, known in first]
-        return {"loss": loss, **scores, "examples": examples}
+        loss = step_loss(tallies, self.options.head_weights)
+        return {"loss": loss, **scores, **parts_of(tallies), "examples": examples}

@@ -1,4 +1,4 @@
-"""Labels instead of text: one for every line, in order."""
+"""What heads say instead of text: a label, tags, an answer or a vector for every line, in order."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,6 +8,7 @@ from typing import Any
 
 from unilmctl import console
 from unilmctl.commands.generate.writing import report
+from unilmctl.data.labelled import WRITES
 from unilmctl.data.parsing import Columns
 from unilmctl.data.reading import BadLine
 from unilmctl.errors import UsageError
@@ -21,13 +22,11 @@ from unilmctl.generation import (
     open_model,
     read_records,
     task_of,
-    text_ids,
     usable,
     windows,
 )
 from unilmctl.model.devices import device_named
-from unilmctl.tokens import Tokenizer
-from unilmctl.weights import read_card
+from unilmctl.weights import ModelCard, read_card
 
 FOR_LABELS = ("dtype", "device", "batch_tokens")
 """Options that have to do with labels."""
@@ -35,12 +34,12 @@ FOR_LABELS = ("dtype", "device", "batch_tokens")
 
 def chosen(folder: Path, task: str | None, objective: str | None) -> str | None:
     """The name of the head that answers; None: the model writes. UsageError for a task that it does not have."""
-    card = read_card(folder)
-    if task == "generate" or (task is None and (objective is not None or card is None or not card.tasks)):
+    card = read_card(folder) or ModelCard()
+    writes = not card.tasks or any(known["task"] in WRITES for known in card.tasks.values())
+    if task == "generate" or (task is None and (objective is not None or writes)):
         return None
-    if card is None:
-        raise UsageError(f"the model has no task '{task}'", "it has none: it writes text")
-    return task_of(card, task)[0]
+    name, known = task_of(card, task)
+    return None if known["task"] == "generate" else name
 
 
 def refuse(name: str, stray: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -62,52 +61,43 @@ def run(
     on_bad_line: str,
     options: Mapping[str, Any],
 ) -> Tally:
-    """Says of every line of `source` what the head `name` says; as JSON also how probable each label is."""
+    """Says of every line of `source` what the head `name` says; as JSON all that it knows of it."""
     settled = GenerateOptions().updated(dict(options))
     dtype = "float32" if settled.dtype == "auto" else settled.dtype
     opened = open_model(folder).packed(dtype, device_named(settled.device))
     labeller = Labeller(opened, name, batch_tokens=settled.batch_tokens)
-    fields = opened.card.tasks[name]
-    columns = Columns(fields["source"], fields["second"] or Columns().target)
-    pair = fields["second"] is not None
+    columns = Columns(labeller.task["source"], labeller.task["second"] or Columns().target)
     tally = Tally()
     records = read_records(source, format=input_format, on_bad_line=on_bad_line, columns=columns)
-    line = partial(_json, labeller.head.name) if as_json else _plain
+    line = partial(_json, labeller.name) if as_json else _plain
     with open_lines(output) as write, console.progress("generate") as advance:
         for window in windows(records):
-            said = _answers(window, labeller, opened.tokenizer, tally, pair=pair)
-            write([line(item, one) for item, one in said])
+            write([line(item, one) for item, one in _answers(window, labeller, tally)])
             advance(len(window))
     report(tally, labeller.longest)
     return tally
 
 
-def _answers(
-    window: list[Item], labeller: Labeller, tokenizer: Tokenizer, tally: Tally, *, pair: bool
-) -> Iterator[tuple[Item, Said | None]]:
+def _answers(window: list[Item], labeller: Labeller, tally: Tally) -> Iterator[tuple[Item, Said | None]]:
     """What is said of each line of a window, in order; None of one without text."""
     found = [usable(item, tally) for item in window]
     tally.records += len(window)
+    pair = labeller.task["second"] is not None
     records = [record for record in found if record is not None and record.source]
-    sources = text_ids(tokenizer, [record.source for record in records])
-    seconds = text_ids(tokenizer, [(record.target or "") if pair else "" for record in records])
-    texts = list(zip(sources, seconds, strict=True))
-    tally.cut += sum(len(one) + len(two) > labeller.longest - bool(two) for one, two in texts)
-    said = iter(labeller.say(texts))
+    said = iter(labeller.say([(record.source, record.target if pair else None) for record in records]))
     for item, record in zip(window, found, strict=True):
-        yield item, next(said) if record is not None and record.source else None
+        one = next(said) if record is not None and record.source else None
+        tally.cut += one is not None and one.cut
+        yield item, one
 
 
 def _plain(item: Item, said: Said | None) -> str:
-    return "" if said is None else said.label
+    return "" if said is None else said.text
 
 
 def _json(name: str, item: Item, said: Said | None) -> str:
     record = item.replacement if isinstance(item, BadLine) else item
-    fields: dict[str, Any] = {"id": record and record.id, "task": name}
-    if said is not None:
-        shown = said.label if said.probabilities is not None else float(said.label)
-        fields |= {"label": shown} | ({} if said.probabilities is None else {"probabilities": said.probabilities})
+    fields: dict[str, Any] = {"id": record and record.id, "task": name, **({} if said is None else said.fields)}
     if isinstance(item, BadLine):
         fields["error"] = item.message
     return json.dumps(fields, ensure_ascii=False)

@@ -17,7 +17,7 @@ from tiny_writer import WORDS, model_folder
 from unilmctl.cli import run
 from unilmctl.errors import DataError
 from unilmctl.generation import read_records
-from unilmctl.preparation import labelled_texts, prepare, prepare_labelled, prepare_text
+from unilmctl.preparation import TaskData, labelled_texts, prepare, prepare_tasks, prepare_text
 from unilmctl.recipe import Split, Tokens
 
 POLICIES = ["fail", "skip", "replace"]
@@ -236,11 +236,13 @@ def test_labelled_text_is_read_or_named(field: str, kind: str, policy: str, toke
 
     def make() -> tuple[int, int]:
         split = Split(files=[file], target="label")
-        found = prepare_labelled(
-            folder=tmp_path / "store", splits={"train": split}, limits=LIMITS, tokenizer=tokenizer,
-            task="classify", on_bad_line=policy,
-        ).report["train"]  # fmt: skip
-        assert len(list(labelled_texts(split, on_bad_line=policy))) == found.examples
+        tasks = {"classify": TaskData("classify", tmp_path / "store", {"train": split})}
+        prepared = prepare_tasks(
+            folder=tmp_path / "store", tasks=tasks, limits=LIMITS, tokenizer=tokenizer, on_bad_line=policy
+        )
+        found, labels = prepared.report["train"], prepared.tasks["classify"].labels
+        texts = labelled_texts(split, task="classify", labels=labels, on_bad_line=policy)
+        assert len(list(texts)) == found.examples
         return found.examples, found.bad
 
     counted(make, bad or blank, policy if policy == "fail" else "skip", f"{file}:2: ")
@@ -279,9 +281,10 @@ def test_strange_labels_are_labels_or_named(kind: str, policy: str, tokenizer: P
     file.write_bytes(b'{"src": "a", "label": 3}\n{"src": "a", "label": %s}\n' % label)
 
     def make() -> tuple[int, int]:
-        found = prepare_labelled(
-            folder=tmp_path / "store", splits={"train": Split(files=[file], target="label")},
-            limits=LIMITS, tokenizer=tokenizer, task=task, on_bad_line=policy,
+        split = Split(files=[file], target="label")
+        found = prepare_tasks(
+            folder=tmp_path / "store", tasks={task: TaskData(task, tmp_path / "store", {"train": split})},
+            limits=LIMITS, tokenizer=tokenizer, on_bad_line=policy,
         ).report["train"]  # fmt: skip
         return found.examples, found.bad
 

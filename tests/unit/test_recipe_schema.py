@@ -33,6 +33,11 @@ TEXT: dict[str, Any] = {
 }
 STAGES = {**TEXT, "pretrain": {"steps": 2000, "stages": {"steps": 2000, "mix": {"objective": "causal"}}}}
 ROWS = {"rows": {"name": "mine", "choose": {"field": "text"}, "parts": {"take": "text", "time": "0"}}}
+SPLIT = {"files": ["d"], "second": "more"}
+TASKS = {
+    "tasks": {"name": "more", "task": "classify", "data": {"train": SPLIT, "valid": SPLIT}},
+    "finetune": {"task": "classify"},
+}
 LISTS = {path for path, field in KEYS.items() if section_of(field) and "list[" in str(field.annotation)}
 """Sections that stand in a list; here there is one item in each."""
 
@@ -94,7 +99,7 @@ def render(path: tuple[str, ...], line: str) -> tuple[str, int, int]:
             lines[first] = f"{indent[:-2]}- {lines[first][len(indent) :]}"
 
     values = STAGES if path[:2] == ("pretrain", "stages") else TEXT if path[0] == "pretrain" else BASE
-    values = TEXT | ROWS if path[0] == "rows" else values
+    values = TEXT | ROWS if path[0] == "rows" else BASE | SEVERAL if path[0] == "tasks" else values
     for length in range(1, len(path)):
         values = {**values}
         holder = values

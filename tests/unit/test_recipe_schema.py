@@ -34,10 +34,8 @@ TEXT: dict[str, Any] = {
 STAGES = {**TEXT, "pretrain": {"steps": 2000, "stages": {"steps": 2000, "mix": {"objective": "causal"}}}}
 ROWS = {"rows": {"name": "mine", "choose": {"field": "text"}, "parts": {"take": "text", "time": "0"}}}
 SPLIT = {"files": ["d"], "second": "more"}
-TASKS = {
-    "tasks": {"name": "more", "task": "classify", "data": {"train": SPLIT, "valid": SPLIT}},
-    "finetune": {"task": "classify"},
-}
+MORE = {"name": "more", "task": "classify", "data": {"train": SPLIT, "valid": SPLIT}}
+SEVERAL = {"tasks": MORE, "finetune": {"task": "classify"}}
 LISTS = {path for path, field in KEYS.items() if section_of(field) and "list[" in str(field.annotation)}
 """Sections that stand in a list; here there is one item in each."""
 

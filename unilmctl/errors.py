@@ -63,3 +63,9 @@ class Stopped(UserError):
     """A signal stopped the work after its state was saved; running the same command again goes on."""
 
     exit_code = 75
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory, whoever says it: Python, a GPU, or torch on a CPU."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "can't allocate" in str(error))

@@ -14,7 +14,7 @@ from types import FrameType
 import typer
 
 from unilmctl.cli.signatures import app
-from unilmctl.errors import OutOfMemory, UsageError, UserError, WriteError
+from unilmctl.errors import OutOfMemory, UsageError, UserError, WriteError, ran_out_of_memory
 
 __all__ = ["app", "as_mistake", "main", "run"]
 
@@ -82,7 +82,7 @@ def as_mistake(error: Exception) -> UserError | None:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "unilmctl"
         return UsageError(" ".join(error.format_message().split()), f"{command} --help shows what it takes")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
+    if ran_out_of_memory(error):
         return OutOfMemory("not enough memory", "lower batch_tokens (--batch-tokens), the beam or the lengths")
     if isinstance(error, OSError) and error.errno is not None:
         return WriteError(f"{error.filename or 'input or output'}: {error.strerror}")

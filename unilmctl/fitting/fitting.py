@@ -23,7 +23,7 @@ from unilmctl.recipe import Training
 from unilmctl.runs import Best, RunFolder, StopSignals
 from unilmctl.runs.checkpoint import State, save_checkpoint
 from unilmctl.tokens import Tokenizer
-from unilmctl.training import BEGINNING, Feed, Position, Step, TrainOptions, train
+from unilmctl.training import BEGINNING, Feed, Position, Skipped, Step, TrainOptions, train
 from unilmctl.training.averages import Averages, shown
 from unilmctl.training.distillation import Teacher
 from unilmctl.training.distributed import ALONE, Processes
@@ -115,6 +115,7 @@ class Fitting:
             stop=lambda: self.position.step >= stage.until or self.stop(),
             processes=self.processes,
             teacher=self.teacher,
+            on_skip=self._write_down,
         )
         for step in steps:
             progress.show(step)
@@ -147,6 +148,18 @@ class Fitting:
             if self.processes.first:
                 self.folder.log(self._entry(step))
             self.sums = dict.fromkeys(SUMS, 0.0)
+
+    def _write_down(self, skipped: Skipped) -> None:
+        """Keeps what a step met that was no number, for whoever wants to meet it again."""
+        if self.processes.first:
+            found = {
+                "step": skipped.number,
+                "loss": str(skipped.loss),
+                "gradient_norm": str(skipped.gradient_norm),
+                "heads": {f"{group}:{head}": str(tally.loss) for (group, head), tally in skipped.tallies.items()},
+                "batches": [{"epoch": epoch, "examples": examples} for epoch, examples in skipped.batches],
+            }
+            console.warn(f"step {skipped.number:,} is skipped, see {self.folder.note_skipped(skipped.number, found)}")
 
     def _entry(self, step: Step) -> dict[str, Any]:
         sums = self.sums

@@ -4,6 +4,7 @@ recipe.yaml              the resolved recipe
 log.jsonl                one JSON object per logged interval ("event": "steps") and evaluation ("event": "evaluation")
 checkpoints/step-N/      a model folder with the optimiser's state; `average` is a model folder only
 report.html              the log as a page (see `report`)
+skipped/step-N.json      the examples of a step whose loss or gradient was no number, and its figures
 best, latest             files of one line that name a checkpoint
 .lock                    held by the process that trains (see `lock`)
 ../latest                a file of one line that names the last run
@@ -26,6 +27,7 @@ LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 REPORT = "report.html"
 TENSORBOARD = "tensorboard"
+SKIPPED = "skipped"
 _STEP = re.compile(r"step-(\d+)")
 
 
@@ -60,7 +62,7 @@ class RunFolder:
     def clear(self) -> None:
         """Removes everything a run has written, and nothing else (the token stores stay)."""
         with write_errors(self.folder):
-            for name in (CHECKPOINTS, TENSORBOARD):
+            for name in (CHECKPOINTS, TENSORBOARD, SKIPPED):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             for name in (RECIPE, LOG, REPORT, "best", "latest"):
                 (self.folder / name).unlink(missing_ok=True)
@@ -71,6 +73,12 @@ class RunFolder:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         for listener in self.listeners:
             listener(entry)
+
+    def note_skipped(self, step: int, found: dict[str, Any]) -> Path:
+        """Writes down what a step met whose loss or gradient was no number; returns the file."""
+        path = self.folder / SKIPPED / f"step-{step}.json"
+        _write(path, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+        return path
 
     def read_log(self) -> list[dict[str, Any]]:
         """The log's objects; a last line that a crash cut short is left out."""

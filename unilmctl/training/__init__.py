@@ -2,12 +2,13 @@
 
 `loss` is the language-model loss in chunks, `heads` has the others, `scoring` a batch's losses head by head,
 `optimizer` AdamW and its schedules, `feed` turns examples into batches whose order and corruption are functions of
-(seed, epoch, example), `precision` decides about bfloat16, `distributed` shares the work among processes and `sharding`
-the model, `loop` puts them together. Saving, logging and printing belong to whoever iterates.
+(seed, epoch, example), `parts` cuts what memory does not hold, `precision` decides about bfloat16, `distributed` shares
+the work among processes and `sharding` the model, `loop` puts them together. Saving, logging and printing belong to
+whoever iterates.
 """
 
 from unilmctl.training.feed import BEGINNING, Feed, Position
-from unilmctl.training.loop import Step, evaluate, evaluate_loss, train
+from unilmctl.training.loop import Skipped, Step, evaluate, evaluate_loss, train
 from unilmctl.training.loss import smoothed_loss
 from unilmctl.training.optimizer import SCHEDULES, TrainOptions, build_optimizer, learning_rate
 from unilmctl.training.precision import prefers_bfloat16
@@ -20,6 +21,7 @@ __all__ = [
     "Feed",
     "Key",
     "Position",
+    "Skipped",
     "Step",
     "Tally",
     "TrainOptions",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
-from unilmctl.errors import OutOfMemory, UsageError, UserError
+from unilmctl.errors import OutOfMemory, UsageError, UserError, ran_out_of_memory
 from unilmctl.model.devices import device_named
 from unilmctl.rows import Ints
 
@@ -220,7 +220,7 @@ def _ending(error: Exception, store: Table) -> Exception:
 
 
 def _exit_code(error: Exception) -> int:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in str(error):
+    if ran_out_of_memory(error):
         return OutOfMemory.exit_code
     return error.exit_code if isinstance(error, UserError) else 1
 

@@ -21,16 +21,18 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from unilmctl.errors import NumericError
+from unilmctl.errors import NumericError, ran_out_of_memory
 from unilmctl.model import Encoder
 from unilmctl.model.blocks import require_blocks
 from unilmctl.model.memory import keep_freed_memory
 from unilmctl.rows import Batch
 from unilmctl.training.distillation import Teacher
-from unilmctl.training.distributed import ALONE, Piece, Processes
-from unilmctl.training.feed import BEGINNING, Feed, Place, Position
+from unilmctl.training.distributed import ALONE, Processes
+from unilmctl.training.feed import BEGINNING, Feed, Position
 from unilmctl.training.optimizer import TrainOptions, learning_rate
+from unilmctl.training.parts import Part, below, part_of, require_several
 from unilmctl.training.scoring import Key, Scoring, Tally, labels_of, score, step_loss
+from unilmctl.training.sharding import is_sharded
 
 
 class Step(NamedTuple):
@@ -54,15 +56,18 @@ class Step(NamedTuple):
     tallies: dict[Key, Tally]
 
 
-class Part(NamedTuple):
-    """What a process does at a time: a batch or some rows of it, and what its dropout is drawn from.
+class Skipped(NamedTuple):
+    """A step that left the weights alone: its figures, and which examples of which epoch it had, batch by batch."""
 
-    One that is not `counted` stands in where there are fewer rows than parts: its loss counts nothing.
-    """
+    number: int
+    loss: float
+    gradient_norm: float
+    batches: list[tuple[int, list[int]]]
+    tallies: dict[Key, Tally]
 
-    batch: Batch
-    key: tuple[int, ...]
-    counted: bool
+
+def _unseen(skipped: Skipped) -> None:
+    """Nobody asks."""
 
 
 def train(
@@ -75,25 +80,30 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     processes: Processes = ALONE,
     teacher: Teacher | None = None,
+    on_skip: Callable[[Skipped], None] = _unseen,
 ) -> Iterator[Step]:
     """Trains from `start` to `options.steps`, yielding every step when its update is done.
 
     `stop` is asked before every batch; when it says yes, training ends and an unfinished step leaves no trace. Between
     two steps the caller may do with the encoder what it likes. Processes yield the same steps, and must agree on what
-    `stop` says. NumericError when `options.skip_budget` is used up.
+    `stop` says. `on_skip` is told of every step whose loss or gradient was no number; NumericError when
+    `options.skip_budget` of them are used up. What memory does not hold is done in smaller parts (see `parts`);
+    OutOfMemory when that is one example.
     """
     keep_freed_memory(all_sizes=True)
     if options.block_masks:
         require_blocks(encoder.config, encoder.head.bias.device)
     stream, at = feed.places(start), start
+    limit: int | None = None
     while at.step < options.steps and not stop():
         began = time.perf_counter()
         places = list(islice(stream, options.accumulate))
-        parts = [_part(feed, places[piece.batch], piece) for piece in processes.dealt(len(places))]
+        pieces = processes.dealt(len(places))
+        parts = below(limit, [part_of(feed, places[piece.batch], piece) for piece in pieces], feed)
         counts = _counts(encoder, parts, processes)
         encoder.train()
-        optimizer.zero_grad(set_to_none=True)
-        sums = _accumulate(encoder, parts, options, step=at.step, labels=counts.labels, stop=stop, teacher=teacher)
+        work = Work(options, at.step, counts.labels, _asked(stop, len(pieces)), teacher)
+        sums, limit = _accumulated(encoder, optimizer, feed, parts, work, limit)
         if sums is None:
             return
         tallies = _tallies(counts.labels, sums, processes)
@@ -104,6 +114,7 @@ def train(
         skipped = not (math.isfinite(loss) and math.isfinite(norm))
         at = Position(at.step + 1, *places[-1].after, at.skipped + skipped)
         if skipped:
+            on_skip(Skipped(at.step, loss, norm, [(one.epoch, one.indices.tolist()) for one in places], tallies))
             _check_budget(at, options)
         else:
             _update(optimizer, rate)
@@ -148,11 +159,6 @@ def evaluate(
     return _tallies(counts, sums)
 
 
-def _part(feed: Feed[Any], place: Place, piece: Piece) -> Part:
-    mine = piece.of(place.indices)
-    return Part(feed.batch(place.epoch, mine if len(mine) else place.indices[:1]), piece.key, bool(len(mine)))
-
-
 class Counts(NamedTuple):
     """Labels of each group and head, tokens, and tokens with padding."""
 
@@ -175,27 +181,66 @@ def _counts(encoder: Encoder, parts: list[Part], processes: Processes) -> Counts
     return Counts(joined, sum(counts.tokens for counts in everyone), sum(counts.padded_tokens for counts in everyone))
 
 
-def _accumulate(
+class Work(NamedTuple):
+    """What is the same for all parts of a step, counted from 0. `labels` are those of the whole step."""
+
+    options: TrainOptions
+    step: int
+    labels: Counter[Key]
+    stop: Callable[[], bool]
+    teacher: Teacher | None
+
+
+def _asked(stop: Callable[[], bool], most: int) -> Callable[[], bool]:
+    """`stop`, asked so many times and no more: processes ask together, and each may do a step in parts of its own."""
+    questions = iter(range(most))
+    return lambda: next(questions, None) is not None and stop()
+
+
+def _accumulated(
     encoder: Encoder,
+    optimizer: torch.optim.Optimizer,
+    feed: Feed[Any],
     parts: list[Part],
-    options: TrainOptions,
-    *,
-    step: int,
-    labels: Counter[Key],
-    stop: Callable[[], bool],
-    teacher: Teacher | None,
-) -> dict[Key, Tensor] | None:
-    """Adds up the gradients of the parts, and returns what `score` does; None when `stop` said yes."""
+    work: Work,
+    limit: int | None,
+) -> tuple[dict[Key, Tensor] | None, int | None]:
+    """What `_accumulate` returns, from the step's beginning as often as a part is too large; and the limit found."""
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        found = _accumulate(encoder, parts, work)
+        if not isinstance(found, Part):
+            return found, limit
+        require_several(found, work.step)
+        limit = found.size
+        parts = below(limit, parts, feed)
+        if encoder.head.bias.is_cuda:
+            torch.cuda.empty_cache()
+
+
+def _accumulate(encoder: Encoder, parts: list[Part], work: Work) -> dict[Key, Tensor] | Part | None:
+    """Adds up the gradients of the parts, and returns what `score` does.
+
+    None when `stop` said yes, the part when one was more than memory holds; processes that share the model out cannot
+    do a part again by themselves.
+    """
+    options = work.options
     encoder.recompute, encoder.blocks = options.checkpoint_activations, options.block_masks
-    how = Scoring(options.label_smoothing, options.precision, teacher)
-    weights = _weights(labels, options.head_weights)
+    how = Scoring(options.label_smoothing, options.precision, work.teacher)
+    weights = _weights(work.labels, options.head_weights)
     sums: dict[Key, Tensor] = {}
-    for batch, key, counted in parts:
-        if stop():
+    for part in parts:
+        if work.stop():
             return None
-        with _seeded(encoder, options.seed, step, key):
-            found = score(encoder, batch, how, {head: counted * weight for head, weight in weights.items()})
-            _add(sums, {place: counted * sum_ for place, sum_ in found.items()})
+        scales = {head: part.counted * weight for head, weight in weights.items()}
+        try:
+            with _seeded(encoder, options.seed, work.step, part.key):
+                found = score(encoder, part.batch, how, scales)
+        except (RuntimeError, MemoryError) as error:
+            if is_sharded(encoder) or not ran_out_of_memory(error):
+                raise
+            return part
+        _add(sums, {place: part.counted * sum_ for place, sum_ in found.items()})
     return sums
 
 

@@ -1,0 +1,162 @@
+"""Numbers that are none never enter the weights, and work that memory does not hold is done in smaller parts.
+
+A step whose loss or gradient is no number is skipped, its examples are written down, and too many of them end training.
+A part of a step that is too large is cut in two until it fits: the step is the same up to the order of a sum. Errors
+are put where torch would raise them: before, in the middle of, and after the gradient of a part.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import Trial, furnish
+from tiny_training import feed_of, optimizer_of, options_of, tiny_encoder, weights
+
+from unilmctl.errors import NumericError, OutOfMemory
+from unilmctl.model import Encoder
+from unilmctl.rows import Batch
+from unilmctl.training import Feed, Step, loop, train
+
+CPU = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+ERRORS: dict[str, Callable[[], Exception]] = {
+    "python": MemoryError,
+    "cpu": lambda: RuntimeError(CPU),
+    "gpu": lambda: torch.OutOfMemoryError("CUDA out of memory."),
+}
+Score = Callable[..., Any]
+
+
+def failing(score: Score, when: Callable[[int, Batch], bool], error: Callable[[], Exception], after: bool) -> Score:
+    """`score` that raises where it is told to, with the gradient of the part added up already, or not yet."""
+    calls = 0
+
+    def scored(encoder: Encoder, batch: Batch, *rest: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if when(calls, batch):
+            if after:
+                score(encoder, batch, *rest)
+            raise error()
+        return score(encoder, batch, *rest)
+
+    return scored
+
+
+def run(feed: Feed[Any], **options: Any) -> tuple[Encoder, list[Step]]:
+    encoder, chosen = tiny_encoder(), options_of(steps=3, warmup=0, **options)
+    return encoder, list(train(encoder, optimizer_of(encoder, chosen), feed, chosen))
+
+
+def same_steps(left: tuple[Encoder, list[Step]], right: tuple[Encoder, list[Step]]) -> None:
+    for one, other in zip(left[1], right[1], strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+        assert (one.labels, one.tokens, one.after) == (other.labels, other.tokens, other.after)
+    for name, tensor in weights(left[0]).items():
+        torch.testing.assert_close(tensor, weights(right[0])[name], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before-the-gradient", "after-it"])
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_part_that_is_too_large_is_cut(
+    error: str, rows: int, accumulate: int, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run(feed_of(24, size=8), accumulate=accumulate)
+    sizes: list[int] = []
+
+    def too_large(_: int, batch: Batch) -> bool:
+        sizes.append(len(batch.ids))
+        return len(batch.ids) > rows
+
+    monkeypatch.setattr(loop, "score", failing(loop.score, too_large, ERRORS[error], after))
+    same_steps(run(feed_of(24, size=8), accumulate=accumulate), expected)
+    first_step = sizes.index(rows if rows < 5 else 4)
+    assert max(sizes[first_step:]) <= rows, "what was too large once is not tried again"
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 6])
+def test_memory_that_is_short_for_a_moment_costs_nothing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run(feed_of(24, size=8), accumulate=2)
+    short = failing(loop.score, lambda call, _: call == number, MemoryError, after=True)
+    monkeypatch.setattr(loop, "score", short)
+    same_steps(run(feed_of(24, size=8), accumulate=2), expected)
+
+
+def test_packed_examples_are_cut_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = [Feed(**{**vars(feed_of(24, size=8)), "pack": 32}) for _ in range(2)]
+    expected = run(packed[0])
+    monkeypatch.setattr(loop, "score", failing(loop.score, lambda _, batch: len(batch.ids) > 2, MemoryError, True))
+    same_steps(run(packed[1]), expected)
+
+
+def test_a_single_example_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "score", failing(loop.score, lambda *_: True, MemoryError, False))
+    with pytest.raises(OutOfMemory, match=r"^step 1: memory does not hold a single example \(number \d+, 16 tokens\)$"):
+        run(feed_of(24, size=8))
+
+
+def test_another_error_is_no_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "score", failing(loop.score, lambda *_: True, lambda: RuntimeError("shapes"), False))
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(feed_of(24, size=8))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    furnish(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+TRIAL = Trial("pairs", ("finetune.evaluate_every=6", "finetune.accumulate=2"))
+
+
+def poisoning(where: str, calls: set[int], value: float) -> Score:
+    """`score` that gives a loss, or leaves a gradient, that is no number in these calls."""
+    score, made = loop.score, 0
+
+    def scored(encoder: Encoder, *rest: Any) -> Any:
+        nonlocal made
+        made += 1
+        found = score(encoder, *rest)
+        if made not in calls:
+            return found
+        if where == "loss":
+            return {key: tensor * value for key, tensor in found.items()}
+        gradient = encoder.head.bias.grad
+        assert gradient is not None
+        gradient.fill_(value)
+        return found
+
+    return scored
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize("call", [1, 4])
+def test_what_is_no_number_is_skipped_and_written_down(
+    call: int, where: str, value: float, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "score", poisoning(where, {call}, value))
+    written = TRIAL.run("run")
+    step = (call + 1) // 2
+    (note,) = (place / "run" / "skipped").iterdir()
+    found = json.loads(note.read_text())
+    assert (note.name, found["step"]) == (f"step-{step}.json", step)
+    assert len(found["batches"]) == 2
+    assert all(batch["epoch"] == 0 and batch["examples"] for batch in found["batches"])
+    assert "nan" in found["loss"] + found["gradient_norm"] or "inf" in found["loss"] + found["gradient_norm"]
+    assert written["checkpoints/step-6/state.json"][0]["position"]["skipped"] == 1
+    values = written["checkpoints/step-6/model.safetensors"].values()
+    assert all(torch.tensor(tensor).isfinite().all() for tensor in values)
+
+
+def test_too_many_end_training_and_all_are_written_down(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "score", poisoning("loss", set(range(1000)), float("nan")))
+    with pytest.raises(NumericError, match="step 21: loss or gradient is not a number, as in 20 steps before"):
+        TRIAL.run("run", "finetune.steps=40")
+    assert len(list((place / "run" / "skipped").iterdir())) == 21

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from unilmctl.errors import WriteError
 
@@ -63,7 +63,7 @@ def write_manifest(folder: Path) -> None:
     """Write MANIFEST.json: `{"files": {name: {"size", "sha256"}}}` for every file below `folder`."""
     files = {name: {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in _names(folder)}
     with write_atomically(folder / MANIFEST) as file:
-        file.write((json.dumps({"files": files}, indent=1, sort_keys=True) + "\n").encode())
+        file.write(_written(files))
 
 
 def verify_manifest(folder: Path) -> list[str]:
@@ -149,10 +149,18 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.as_posix() for path in paths if path.name != MANIFEST and ".tmp-" not in path.name)
 
 
+def _written(files: dict[str, Any]) -> bytes:
+    """The one way in which a manifest is written: a byte that differs is a byte that has changed."""
+    return (json.dumps({"files": files}, indent=1, sort_keys=True) + "\n").encode()
+
+
 def _listed(folder: Path) -> dict[str, tuple[int, str]]:
     """The manifest's entries: name -> (size, sha256). ValueError when it is not a manifest."""
-    manifest = json.loads((folder / MANIFEST).read_bytes())
+    content = (folder / MANIFEST).read_bytes()
+    manifest = json.loads(content)
     try:
+        if content != _written(manifest["files"]):
+            raise ValueError("its contents have changed")
         return {str(name): (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"not a manifest: {error!r}") from error

@@ -177,7 +177,8 @@ def test_broken_manifest_is_a_problem(folder: Path, content: bytes | None) -> No
 
 def test_manifest_cannot_point_outside(folder: Path) -> None:
     (folder.parent / "secret").write_bytes(b"x")
-    (folder / MANIFEST).write_text(json.dumps({"files": {"../secret": {"size": 1, "sha256": ""}}}))
+    listed = {"files": {"../secret": {"sha256": "", "size": 1}}}
+    (folder / MANIFEST).write_text(json.dumps(listed, indent=1) + "\n")
     assert f"{folder / '../secret'}: is missing" in verify_manifest(folder)
 
 

@@ -118,19 +118,34 @@ def train(
             _check_budget(at, options)
         else:
             _update(optimizer, rate)
-        yield Step(
-            number=at.step,
-            loss=loss,
-            labels=counts.labels.total(),
-            tokens=counts.tokens,
-            padded_tokens=counts.padded_tokens,
-            learning_rate=rate,
-            gradient_norm=norm,
-            seconds=time.perf_counter() - began,
-            skipped=skipped,
-            after=at,
-            tallies=tallies,
-        )
+        yield _step(at, loss, counts, rate, norm, time.perf_counter() - began, tallies, skipped=skipped)
+
+
+def _step(
+    at: Position,
+    loss: float,
+    counts: "Counts",
+    rate: float,
+    norm: float,
+    seconds: float,
+    tallies: dict[Key, Tally],
+    *,
+    skipped: bool,
+) -> Step:
+    """What the step that ended at `at` did."""
+    return Step(
+        number=at.step,
+        loss=loss,
+        labels=counts.labels.total(),
+        tokens=counts.tokens,
+        padded_tokens=counts.padded_tokens,
+        learning_rate=rate,
+        gradient_norm=norm,
+        seconds=seconds,
+        skipped=skipped,
+        after=at,
+        tallies=tallies,
+    )
 
 
 def evaluate_loss(

@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unilmctl.errors import ModelError
-from unilmctl.files import beside_of, publish_folder, restore_folders, verify_manifest, write_atomically, write_errors
+from unilmctl.files import (
+    beside_of,
+    clear_leftovers,
+    publish_folder,
+    restore_folders,
+    verify_manifest,
+    write_atomically,
+    write_errors,
+)
 
 RECIPE = "recipe.yaml"
 LOG = "log.jsonl"
@@ -56,8 +64,11 @@ class RunFolder:
         _write(self.folder.parent / "latest", f"{self.folder.name}\n")
 
     def mend(self) -> None:
-        """Puts back a checkpoint that was about to be replaced when the run was killed."""
+        """Clears away what a killed run left: half-written files, and a checkpoint that was about to be replaced."""
         restore_folders(self.folder / CHECKPOINTS)
+        names = (RECIPE, LOG, REPORT, "best", "latest")
+        for path in (*(self.folder / name for name in names), self.folder.parent / "latest"):
+            clear_leftovers(path)
 
     def clear(self) -> None:
         """Removes everything a run has written, and nothing else (the token stores stay)."""

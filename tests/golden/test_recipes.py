@@ -15,7 +15,9 @@ from unilmctl.objectives import RATES, SPANS
 from unilmctl.recipe import Generate, dump_yaml, list_recipes, load, require_files, shelf
 
 ON_TEXT = ["pretrain_bert", "pretrain_electra", "pretrain_ernie2", "pretrain_unilm1", "pretrain_unilm2"]
-NAMES = sorted(["cnndm", "csl", "e2e", "gigaword", "lcsts", "multi30k", "quickstart", "squad_qg", "xsum", *ON_TEXT])
+LABELLED = ["chnsenticorp", "sst2"]
+ON_PAIRS = ["cnndm", "csl", "e2e", "gigaword", "lcsts", "multi30k", "quickstart", "squad_qg", "xsum"]
+NAMES = sorted([*ON_PAIRS, *LABELLED, *ON_TEXT])
 
 PUBLISHED = {
     # name: source and target tokens, learning rate, warm-up, steps, target mask, beam (1: greedy), longest, penalty

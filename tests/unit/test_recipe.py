@@ -174,7 +174,7 @@ def test_recipes_are_found_by_name_and_by_path() -> None:
     with pytest.raises(RecipeError, match="^nowhere: no such recipe$") as caught:
         find_recipe("nowhere")
     assert caught.value.hint is not None
-    assert caught.value.hint.startswith("a path, or one of: cnndm, csl, e2e")
+    assert caught.value.hint.startswith("a path, or one of: chnsenticorp, cnndm, csl")
     with pytest.raises(RecipeError, match=r"^recipes/e2e\.yaml: no such file$") as caught:
         find_recipe("recipes/e2e.yaml")
     assert caught.value.hint == "'e2e' comes with the program: name it without a folder"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from stopping import StopAt, contents
 
-from unilmctl.commands import finetune, generate
+from unilmctl.commands import finetune, generate, score
 from unilmctl.errors import DataError, RecipeError, Stopped, UsageError
 from unilmctl.fitting import RunReport
 from unilmctl.runs import RunFolder, StopSignals
@@ -150,4 +150,6 @@ def test_what_a_label_has_no_use_for_is_refused() -> None:
         answers(prefix="x")
     with pytest.raises(UsageError, match="the model has no task 'rank'"):
         answers(task="rank")
+    with pytest.raises(UsageError, match="the model was trained for classify, not to write"):
+        score.run(source="valid.jsonl", model=Path("run"))
     assert len(answers(task="classify", options={"batch_tokens": 30, "dtype": "bfloat16"})) == 20

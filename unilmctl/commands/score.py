@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, cast
 from unilmctl import console
 from unilmctl.data.parsing import Record
 from unilmctl.data.reading import read
-from unilmctl.errors import DataError
+from unilmctl.errors import DataError, UsageError
 from unilmctl.generation import (
     GenerateOptions,
     Item,
@@ -51,6 +51,9 @@ def run(
     if model is None:
         console.say(f"model: {folder}")
     opened = open_model(folder, objective=objective)
+    if objective is None and not opened.card.writes:
+        hint = "`generate --json` says how probable its labels are; --objective scores text all the same"
+        raise UsageError(f"the model was trained for {', '.join(opened.card.tasks)}, not to write", hint)
     scorer = scorer_of(opened, options or {}, memory)
     tally = Tally()
     records = read([source], format=input_format, on_bad_line=on_bad_line)

@@ -51,6 +51,11 @@ class ModelCard:
     tasks: dict[str, LabelTask] = field(default_factory=dict)
     version: str = __version__
 
+    @property
+    def writes(self) -> bool:
+        """Whether it was trained to write, as far as the card knows."""
+        return not self.tasks or any(known["task"] in ("generate", "similar") for known in self.tasks.values())
+
     def write(self, folder: Path) -> None:
         """Write unilmctl.json into `folder`."""
         with write_atomically(folder / CARD) as file:

@@ -8,7 +8,6 @@ from typing import Any
 
 from unilmctl import console
 from unilmctl.commands.generate.writing import report
-from unilmctl.data.labelled import WRITES
 from unilmctl.data.parsing import Columns
 from unilmctl.data.reading import BadLine
 from unilmctl.errors import UsageError
@@ -35,8 +34,7 @@ FOR_LABELS = ("dtype", "device", "batch_tokens")
 def chosen(folder: Path, task: str | None, objective: str | None) -> str | None:
     """The name of the head that answers; None: the model writes. UsageError for a task that it does not have."""
     card = read_card(folder) or ModelCard()
-    writes = not card.tasks or any(known["task"] in WRITES for known in card.tasks.values())
-    if task == "generate" or (task is None and (objective is not None or writes)):
+    if task == "generate" or (task is None and (objective is not None or card.writes)):
         return None
     name, known = task_of(card, task)
     return None if known["task"] == "generate" else name

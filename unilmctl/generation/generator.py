@@ -25,6 +25,7 @@ from unilmctl.errors import ModelError, UsageError
 from unilmctl.generation.budget import Intake, budgeted
 from unilmctl.generation.model import Opened
 from unilmctl.generation.options import MAX_LENGTH, GenerateOptions
+from unilmctl.generation.room import Room
 from unilmctl.generation.strategy import scoring_of, strategy_of
 from unilmctl.generation.wishes import Wishes
 from unilmctl.model import Encoder
@@ -79,6 +80,7 @@ class Generator:
         UsageError for options that do not fit the model, ModelError for a model that cannot write.
         """
         self.options = options
+        self.room = Room(options.batch_tokens)
         self.tokenizer = tokenizer
         self.scoring = scoring_of(options)
         models = [Opened(encoder, card, tokenizer), *others]
@@ -140,7 +142,14 @@ class Generator:
         beginnings: Sequence[Sequence[int]] = [()] * len(sources) if prefixes is None else prefixes
         wanted: Sequence[Phrases] = [()] * len(sources) if phrases is None else phrases
         tasks = [self.wishes.task(Task(*one)) for one in zip(names, beginnings, wanted, strict=True)]
-        found = self._s2s_ft(arrays) if self.options.search == "s2s-ft" else self._searched(arrays, tasks)
+
+        def decode(places: list[int], budget: int) -> Iterator[Batch]:
+            some = [arrays[place] for place in places]
+            if self.options.search == "s2s-ft":
+                return self._s2s_ft(some, budget)
+            return self._searched(some, [tasks[place] for place in places], budget)
+
+        found = self.room.decoded(self.costs(arrays), decode)
         yield from self._aligned(found, arrays) if self.options.attention else found
 
     def costs(self, sources: Sequence[Sequence[int] | Ints]) -> list[int]:
@@ -149,11 +158,11 @@ class Generator:
         return [min(len(source), self.longest_source) + around for source in sources]
 
     @torch.inference_mode()
-    def _searched(self, sources: list[Ints], tasks: list[Task]) -> Iterator[Batch]:
+    def _searched(self, sources: list[Ints], tasks: list[Task], budget: int) -> Iterator[Batch]:
         places = {task.key: place for place, task in enumerate(tasks)}
         assert len(places) == len(tasks), "every source has a key of its own"
         most = max(1, LOGITS // (self.options.outputs * self.frame.vocabulary))
-        intake = Intake(self.costs(sources), self.options.batch_tokens, most)
+        intake = Intake(self.costs(sources), budget, most)
 
         def arriving(start: Callable[[list[Ints]], tuple[Tensor, S]]) -> Arrivals[S]:
             def arrivals(live: int) -> Started[S] | None:
@@ -183,10 +192,10 @@ class Generator:
             yield [(places[key], hypotheses)]
 
     @torch.inference_mode()
-    def _s2s_ft(self, sources: list[Ints]) -> Iterator[Batch]:
+    def _s2s_ft(self, sources: list[Ints], budget: int) -> Iterator[Batch]:
         """The search of s2s-ft, whose sentences start and end together."""
         options = self.options
-        for places in budgeted(self.costs(sources), options.batch_tokens):
+        for places in budgeted(self.costs(sources), budget):
             first, state = self.decoder.start([sources[place] for place in places])
             found = s2s_ft(
                 first,

@@ -7,6 +7,7 @@ checked, and their parameters are the cases.
 import ast
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ HEAD = """# Reliability
 
 Written by `make reliability`, which runs every case below, the long ones too; `make test` runs those that are short.
 """
+
+COUNTS = re.compile(r"^\| together \| (\d+) cases \| (\d+) passed \|$", re.M)
 
 Cases = dict[str, dict[str, str]]
 """`file::test` -> case -> result; a test without parameters has one case, called "". """
@@ -58,39 +61,54 @@ class Watch:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the page, or with `--check` says whether it lists the cases that there are; gives the exit code."""
+    """Writes the page, or with `--check` says whether it lists the cases that there are; gives the exit code.
+
+    Named files are run alone, and the page keeps what it says of the others.
+    """
     watch = Watch()
-    files = sorted({str(ROOT / file) for group in GROUPS.values() for file in group})
-    options = ["--rootdir", str(ROOT), "-m", "", "-p", "no:cacheprovider", *files]
+    named = [argument for argument in arguments if not argument.startswith("-")]
+    known = [file for files in GROUPS.values() for file in files]
+    old = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    options = ["--rootdir", str(ROOT), "-m", "", "-p", "no:cacheprovider"]
     if "--check" in arguments:
         with contextlib.redirect_stdout(io.StringIO()):
-            pytest.main(["--collect-only", *options], plugins=[watch])
-        current = PAGE.exists() and _without_results(PAGE.read_text(encoding="utf-8"))
-        if current != _without_results(page(watch.cases)):
+            pytest.main(["--collect-only", *options, *(str(ROOT / file) for file in known)], plugins=[watch])
+        if _without_results(old) != _without_results(page({file: block(file, watch.cases) for file in known})):
             print("docs/reliability.md lists other cases than there are: run make reliability", file=sys.stderr)
             return 1
         return 0
-    code = pytest.main(options, plugins=[watch])
-    PAGE.write_text(page(watch.cases), encoding="utf-8")
+    wanted = named or known
+    code = pytest.main([*options, *(str(ROOT / file) for file in wanted)], plugins=[watch])
+    new = {file: block(file, watch.cases) for file in wanted}
+    PAGE.write_text(page(blocks(old) | new), encoding="utf-8")
     return int(code)
 
 
-def page(cases: Cases) -> str:
-    """The page of these cases."""
+def page(written: dict[str, str]) -> str:
+    """The page of what is written of each file."""
     parts = [HEAD, "\n| group | cases | passed |\n|---|---|---|\n"]
     for title, files in GROUPS.items():
-        results = [result for file in files for found in _of(cases, file).values() for result in found.values()]
-        parts.append(f"| {title} | {len(results)} | {results.count('passed')} |\n")
+        counts = [match.groups() for file in files for match in COUNTS.finditer(written.get(file, ""))]
+        cases, passed = (sum(int(pair[place]) for pair in counts) for place in (0, 1))
+        parts.append(f"| {title} | {cases} | {passed} |\n")
     for title, files in GROUPS.items():
-        parts.append(f"\n## {title}\n")
-        for file in files:
-            parts.append(f"\n{_promise(ROOT / file)}\n\n| what is checked | cases | |\n|---|---|---|\n")
-            parts += [_row(test, found) for test, found in _of(cases, file).items()]
+        parts += [f"\n## {title}\n", *(written.get(file, "") for file in files)]
     return "".join(parts)
 
 
-def _of(cases: Cases, file: str) -> Cases:
-    return {test: found for test, found in cases.items() if test.startswith(f"{file}::")}
+def block(file: str, cases: Cases) -> str:
+    """What the page says of a file."""
+    mine = {test: found for test, found in cases.items() if test.startswith(f"{file}::")}
+    results = [result for found in mine.values() for result in found.values()]
+    rows = "".join(_row(test, found) for test, found in mine.items())
+    head = f"\n### `{file}`\n\n{_promise(ROOT / file)}\n\n| what is checked | cases | |\n|---|---|---|\n"
+    return f"{head}{rows}| together | {len(results)} cases | {results.count('passed')} passed |\n"
+
+
+def blocks(text: str) -> dict[str, str]:
+    """What a page says of each file."""
+    parts = re.split(r"\n(?=##)", text)
+    return {part.split("`")[1]: f"\n{part.rstrip()}\n" for part in parts if part.startswith("### ")}
 
 
 def _row(test: str, found: dict[str, str]) -> str:
@@ -111,7 +129,7 @@ def _promise(file: Path) -> str:
 
 
 def _without_results(text: str) -> list[str]:
-    """The page without its last column."""
+    """The page without its last column, nor the count of what passed."""
     return [line.rpartition(" | ")[0] if line.startswith("|") else line for line in text.splitlines()]
 
 

@@ -227,10 +227,10 @@ def test_the_list_names_command_and_purpose() -> None:
 def test_a_recipe_that_cannot_be_read_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     write(MINIMAL)
 
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, mode: str) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(RecipeError, match=r"^r\.yaml: cannot be read: Permission denied$"):
         load("r.yaml")
 

@@ -16,7 +16,7 @@ from unilmctl.errors import RecipeError
 from unilmctl.recipe import relations, syntax
 from unilmctl.recipe.mistakes import from_pydantic
 from unilmctl.recipe.schema import Recipe
-from unilmctl.recipe.shelf import find_recipe
+from unilmctl.recipe.shelf import find_recipe, there
 from unilmctl.recipe.syntax import Document, Mistake, Place
 
 LONGEST_CHAIN = 20
@@ -132,17 +132,20 @@ def _read_chain(path: Path, chain: tuple[Path, ...]) -> Document:
 
 
 def _refused_parent(parent: Path, chain: tuple[Path, ...]) -> str | None:
+    if not there(parent.is_file):
+        return f"no such file: {parent}"
     if parent.resolve() in [path.resolve() for path in chain]:
         return f"a circle: {' -> '.join(str(path) for path in (*chain, parent))}"
     if len(chain) >= LONGEST_CHAIN:
         return f"more than {LONGEST_CHAIN} recipes in a chain"
-    return None if parent.is_file() else f"no such file: {parent}"
+    return None
 
 
 def _read(path: Path) -> Document:
     file = str(path)
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            data = stream.read(syntax.LARGEST_FILE + 1)
     except OSError as error:
         raise RecipeError(f"{file}: cannot be read: {error.strerror}") from error
     text, mistakes = syntax.decode(data, file=file)

@@ -1,6 +1,6 @@
 """The recipes that come with the program, and the files that a recipe asks for."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,17 +39,25 @@ def list_recipes() -> list[Listed]:
 def find_recipe(name: str | Path) -> Path:
     """Path of a recipe: an existing file as it is, or a bare name such as `e2e` on the shelf."""
     path = Path(name)
-    if path.is_file():
+    if there(path.is_file):
         return path
     on_shelf = shelf() / f"{path.stem}.yaml"
-    if str(path) == path.stem and on_shelf.is_file():
+    if str(path) == path.stem and there(on_shelf.is_file):
         return on_shelf
-    if path.is_dir():
+    if there(path.is_dir):
         raise RecipeError(f"{path}: a folder, not a recipe")
-    if on_shelf.is_file():
+    if there(on_shelf.is_file):
         raise RecipeError(f"{path}: no such file", f"'{path.stem}' comes with the program: name it without a folder")
     names = ", ".join(recipe.name for recipe in list_recipes())
     raise RecipeError(f"{path}: no such recipe", f"a path, or one of: {names}")
+
+
+def there(question: Callable[[], bool]) -> bool:
+    """What `question` says of a path; what cannot be a name, because it is too long, is not there."""
+    try:
+        return question()
+    except OSError:
+        return False
 
 
 def splits_of(recipe: Recipe) -> dict[str, Split]:
@@ -64,7 +72,7 @@ def missing_files(recipe: Recipe, splits: Iterable[str] = ("train", "valid", "te
     for name, split in (pair for lesson in recipe.lessons for pair in lesson.splits.items()):
         if name in set(splits):
             wanted += [*split.files, *(split.target_files or [])]
-    return [path for path in wanted if str(path) != "-" and not path.exists()]
+    return [path for path in wanted if str(path) != "-" and not there(path.exists)]
 
 
 def require_files(recipe: Recipe, splits: Iterable[str] = ("train", "valid", "test")) -> None:

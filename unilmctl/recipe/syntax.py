@@ -205,7 +205,7 @@ def _reason(error: yaml.MarkedYAMLError) -> str:
 def decode(data: bytes, *, file: str) -> tuple[str, list[Mistake]]:
     """Bytes as UTF-8 text (a byte order mark is dropped), or the mistake with its place."""
     if len(data) > LARGEST_FILE:
-        return "", [Mistake(Place(file), f"a recipe has at most {LARGEST_FILE:,} bytes, this file has {len(data):,}")]
+        return "", [Mistake(Place(file), f"a recipe has at most {LARGEST_FILE:,} bytes, this file has more")]
     try:
         return data.decode("utf-8-sig"), []
     except UnicodeDecodeError as error:

@@ -10,6 +10,7 @@ from unilmctl.tokens.engines import Engine, FastEngine, bpe_definition, only_spe
 from unilmctl.tokens.pieces import AlbertText, PieceEngine
 from unilmctl.tokens.segmented import SegmentedEngine
 
+LARGEST_FILE = 64 * 2**20  # bytes; XLM-R's, of a quarter of a million pieces, has 17 million
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spiece.model")
 SIDE_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", *SENTENCEPIECE_FILES, *SIDE_FILES)
@@ -85,9 +86,15 @@ def _choose(folder: Path, files: dict[str, bytes]) -> Engine:
 def _read(folder: Path) -> dict[str, bytes]:
     """The folder's tokenizer files as bytes."""
     try:
-        return {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
+        return {name: _content(folder / name) for name in FILES if (folder / name).is_file()}
     except OSError as error:
         raise ModelError(f"{folder}: cannot read the tokenizer: {error.strerror or error}") from error
+
+
+def _content(path: Path) -> bytes:
+    if path.stat().st_size > LARGEST_FILE:
+        raise ModelError(f"{path}: {path.stat().st_size} bytes are too many for a file of a tokenizer")
+    return path.read_bytes()
 
 
 def _with_class(folder: Path, files: dict[str, bytes]) -> dict[str, bytes]:
@@ -96,7 +103,7 @@ def _with_class(folder: Path, files: dict[str, bytes]) -> dict[str, bytes]:
     Saved beside another model they would be read in another way without it.
     """
     path = folder / "config.json"
-    config = _json({path.name: path.read_bytes()}, path.name) if path.is_file() else {}
+    config = _json({path.name: _content(path)}, path.name) if path.is_file() else {}
     for model, (name, usual) in TOLD_BY_MODEL.items():
         told = str(config.get("model_type")).startswith(model) or str(config.get("tokenizer_class")).startswith(name)
         if name == ROFORMER and not _holds_words(files):

@@ -28,6 +28,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of at most 64 MiB."""
+    refuse_devices(path)
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise ModelError(f"{path}: {path.stat().st_size} bytes are too many for a configuration")
@@ -39,6 +40,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ModelError(f"{path}: holds no JSON object")
     return found
+
+
+def refuse_devices(path: Path) -> None:
+    """Refuse what is there and no file: a pipe would be waited for, a device be read without end."""
+    try:
+        strange = path.exists() and not path.is_file()
+    except OSError:
+        return  # opening it says why
+    if strange:
+        raise ModelError(f"{path}: is not a file")
 
 
 def read_safetensors(path: Path) -> Tensors:
@@ -73,6 +84,7 @@ def read_shapes(path: Path) -> list[Shape]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """A safetensors file; whatever is wrong with it is a ModelError."""
+    refuse_devices(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
@@ -97,9 +109,10 @@ def read_pickle(path: Path) -> Tensors:
 
 def _refuse_archives(path: Path) -> bool:
     """Whether the file is a zip archive as torch writes it; ModelError for other archives."""
+    refuse_devices(path)
     try:
         if not zipfile.is_zipfile(path):
-            if tarfile.is_tarfile(path):
+            if _is_tar(path):
                 raise ModelError(f"{path}: torch's old tar format is refused: it cannot be read safely")
             return False
         with zipfile.ZipFile(path) as archive:
@@ -116,6 +129,15 @@ def _refuse_archives(path: Path) -> bool:
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ModelError(f"{path}: the archive is compressed, which torch never does")
     return True
+
+
+def _is_tar(path: Path) -> bool:
+    """Whether it is a plain tar; others are not looked into, for unpacking may never end."""
+    try:
+        with tarfile.open(path, "r:"):
+            return True
+    except (tarfile.TarError, EOFError):
+        return False
 
 
 def _why_refused(error: Exception) -> str:

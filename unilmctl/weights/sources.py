@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from unilmctl.errors import ModelError, UserError
 from unilmctl.weights.names import Tensors
-from unilmctl.weights.reading import read_json, read_pickle, read_safetensors
+from unilmctl.weights.reading import read_json, read_pickle, read_safetensors, refuse_devices
 from unilmctl.weights.tensorflow import read_bundle
 
 WEIGHT_FILES = (
@@ -113,9 +113,11 @@ def read_tensors(weights: Path) -> Tensors:
     if weights.name.endswith(".index.json"):
         return _read_parts(weights)
     if weights.suffix == ".index":
+        refuse_devices(weights)
         for part in weights.parent.iterdir():
             if part.name.startswith(f"{weights.stem}.data-"):
                 refuse_outside(weights.parent, part)
+                refuse_devices(part)
         return read_bundle(weights)
     return read_safetensors(weights) if weights.suffix == ".safetensors" else read_pickle(weights)
 
@@ -126,8 +128,9 @@ def _read_parts(index: Path) -> Tensors:
         raise ModelError(f"{index}: 'weight_map' does not name files")
     tensors: Tensors = {}
     for name in sorted(set(parts.values())):
-        if Path(name).name != name or Path(name).suffix not in (".safetensors", *PICKLES):
-            raise ModelError(f"{index}: '{name}' is not a weight file of the same folder")
+        named = Path(name).name == name and len(name) < 256 and "\0" not in name
+        if not named or Path(name).suffix not in (".safetensors", *PICKLES):
+            raise ModelError(f"{index}: {name[:80]!r} is not a weight file of the same folder")
         refuse_outside(index.parent, index.parent / name)
         tensors |= read_tensors(index.parent / name)
     return tensors
@@ -138,7 +141,10 @@ def refuse_outside(folder: Path, path: Path) -> None:
     allowed = [folder.resolve()]
     if folder.resolve().parent.name == "snapshots":  # the hub's cache: snapshots/REVISION/x -> ../../blobs/HASH
         allowed.append(folder.resolve().parent.parent / "blobs")
-    target = path.resolve()
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError) as error:  # a link that leads to itself
+        raise ModelError(f"{path}: is a link that leads nowhere") from error
     if not any(target.is_relative_to(place) for place in allowed):
         raise ModelError(f"{path}: is a link out of its folder, to {target}; refused", "replace the link by the file")
 

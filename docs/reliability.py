@@ -19,8 +19,17 @@ PAGE = Path(__file__).parent / "reliability.md"
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Text as it comes": ("tests/reliability/test_bad_text.py",),
-    "Recipes with mistakes": ("tests/unit/test_recipe_schema.py", "tests/unit/test_recipe_yaml.py"),
-    "Models from strangers": ("tests/unit/test_weights_pickles.py", "tests/unit/test_weights_safety.py"),
+    "Models from strangers": (
+        "tests/reliability/test_hostile_models.py",
+        "tests/unit/test_weights_pickles.py",
+        "tests/unit/test_weights_safety.py",
+    ),
+    "Pipes and terminals": ("tests/reliability/test_pipes.py",),
+    "Recipes with mistakes": (
+        "tests/reliability/test_bad_recipes.py",
+        "tests/unit/test_recipe_schema.py",
+        "tests/unit/test_recipe_yaml.py",
+    ),
     "Old checkpoints": ("tests/golden/test_old_checkpoints.py",),
 }
 """Title of a group -> the files that hold its cases."""

@@ -40,7 +40,7 @@ def configure(*, quiet: bool) -> None:
 def say(message: str) -> None:
     """A message for the person who runs the command, on standard error; silenced by `--quiet`."""
     if not _quiet:
-        _stderr().print(message, markup=False, highlight=False, soft_wrap=True)
+        _tell(Text(message))
 
 
 def warn(message: str) -> None:
@@ -186,8 +186,17 @@ def _stderr() -> Console:
 
 
 def _labelled(label: str, style: str, message: str) -> None:
-    line = Text.assemble((f"{label}:", style), " ", message)
-    _stderr().print(line, highlight=False, soft_wrap=True)
+    _tell(Text.assemble((f"{label}:", style), " ", message))
+
+
+def _tell(line: Text) -> None:
+    """A line on standard error; when the system refuses it, nobody can be told, and the work goes on."""
+    try:
+        _stderr().print(line, highlight=False, soft_wrap=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def _is_number(text: str) -> bool:

@@ -20,6 +20,11 @@ class Done(NamedTuple):
     err: str
 
 
+def resident(process: int) -> int:
+    """Bytes of memory a process holds now."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def run_apart(arguments: Sequence[str], folder: Path, *, memory: int = GIB, seconds: int = 30) -> Done:
     """Runs `unilmctl ARGUMENTS` in `folder`, in a copy of this process; `memory` is what it may add, in bytes."""
     out, err = folder / "stdout", folder / "stderr"

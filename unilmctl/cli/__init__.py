@@ -30,6 +30,7 @@ def main() -> None:
     """
     _end_in_order()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -58,8 +59,7 @@ def run(arguments: Sequence[str]) -> int:
         # Typer turns a closed pipe into an exit with 1; what it was is in the context.
         if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
             raise
-        # Whoever read the output has left; Python must not complain when it flushes at its own end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()  # whoever read it has left
         return PIPE_CLOSED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -70,8 +70,33 @@ def run(arguments: Sequence[str]) -> int:
         from unilmctl import console
 
         console.error(mistake)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
         return mistake.exit_code
     return outcome if isinstance(outcome, int) else 0
+
+
+def _drop_output() -> None:
+    """What is left to write goes nowhere: Python must not complain when it flushes at its own end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _open_closed_streams() -> None:
+    """Puts something in the place of standard streams that whoever started the program closed.
+
+    Otherwise the next file that is opened would take their number. There is nothing to read, messages are for nobody,
+    and data is refused as the system refuses it.
+    """
+    modes = {"stdin": ("r", os.O_RDONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_WRONLY)}
+    for number, (name, (mode, flags)) in enumerate(modes.items()):
+        if getattr(sys, name) is None:
+            found = os.open(os.devnull, flags)
+            if found != number:
+                os.dup2(found, number)
+                os.close(found)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def as_mistake(error: Exception) -> UserError | None:

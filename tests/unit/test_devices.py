@@ -1,6 +1,5 @@
 """Nothing forgets where the model is: training and decoding away from the processor (see `far_device`)."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import pytest
 import tiny_writer
 import torch
 from conftest import Unilmctl
-from far_device import FAR, Far, reachable
+from far_device import FAR, Far, apart
 from tiny_training import feed_of, optimizer_of, options_of, tiny_encoder, weights
 from tiny_writer import sentences, tiny_generator, tiny_tokenizer
 
@@ -27,12 +26,6 @@ from unilmctl.training.distributed import ALONE, Processes
 from unilmctl.weights import ModelCard
 
 
-@pytest.fixture(autouse=True)
-def far() -> Iterator[None]:
-    with reachable():
-        yield
-
-
 def trained(device: torch.device, objective: str, *, buckets: int, options: TrainOptions) -> tuple[Encoder, list[Step]]:
     encoder = Encoder(replace(tiny_encoder().config, relative_buckets=buckets))
     encoder.initialize(torch.Generator().manual_seed(1))
@@ -41,6 +34,7 @@ def trained(device: torch.device, objective: str, *, buckets: int, options: Trai
     return encoder, list(train(encoder, optimizer_of(encoder, options), feed, options))
 
 
+@apart
 def test_the_two_devices_do_not_mix() -> None:
     there, here = torch.ones(2, device=FAR), torch.ones(2)
     with pytest.raises(RuntimeError, match="meets tensors of both devices"):
@@ -54,6 +48,7 @@ def test_the_two_devices_do_not_mix() -> None:
 @pytest.mark.parametrize(
     ("objective", "buckets", "checkpointed"), [("pseudo", 0, True), ("masked", 8, True), ("causal", 0, False)]
 )
+@apart
 def test_training_elsewhere_is_training_here(objective: str, buckets: int, *, checkpointed: bool) -> None:
     options = options_of(accumulate=2, checkpoint_activations=checkpointed, label_smoothing=0.1, steps=3, warmup=0)
     there, steps = trained(FAR, objective, buckets=buckets, options=options)
@@ -64,6 +59,7 @@ def test_training_elsewhere_is_training_here(objective: str, buckets: int, *, ch
         torch.testing.assert_close(there.state_dict()[name].cpu(), tensor, atol=1e-4, rtol=1e-3)
 
 
+@apart
 def test_a_teacher_adapters_and_averages_elsewhere() -> None:
     encoder, options = tiny_encoder().to(FAR), options_of(steps=2, warmup=0)
     adapt(encoder, Adapting(2, 4.0, 0.1, ("qkv", "inner")), seed=1)
@@ -95,6 +91,7 @@ SEARCHES: list[dict[str, Any]] = [
     ("objective", "options"),
     [*(("pseudo", options) for options in SEARCHES), *(("causal", options) for options in SEARCHES[::4])],
 )
+@apart
 def test_decoding_elsewhere_writes_what_it_writes_here(objective: str, options: dict[str, Any], tmp_path: Path) -> None:
     wanted = {"objective": objective, "dtype": "float32", "max_length": 6, **options}
     expected = tiny_generator(tmp_path, **wanted).generate(sentences(5))
@@ -105,6 +102,7 @@ def test_decoding_elsewhere_writes_what_it_writes_here(objective: str, options: 
     ]
 
 
+@apart
 def test_scoring_and_models_together_elsewhere(tmp_path: Path) -> None:
     models = [Opened(tiny_writer.tiny_encoder(seed), ModelCard(), tiny_tokenizer(tmp_path)) for seed in (3, 4)]
     pairs = [(source, source[::-1]) for source in sentences(4)]
@@ -120,6 +118,7 @@ def test_scoring_and_models_together_elsewhere(tmp_path: Path) -> None:
     ] == [[one.ids for one in some] for some in texts]
 
 
+@apart
 def test_the_format_that_auto_means_elsewhere(tmp_path: Path) -> None:
     opened = Opened(tiny_writer.tiny_encoder(), ModelCard(), tiny_tokenizer(tmp_path)).packed("auto", FAR)
     assert {(tensor.dtype, tensor.device) for tensor in opened.encoder.parameters()} == {(torch.bfloat16, FAR)}

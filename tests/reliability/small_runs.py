@@ -111,7 +111,11 @@ def forked(work: Callable[[], object], said: Path, *, killed_after: float | None
     """Does the work in a copy of this process, which may change whatever it likes, and die."""
     child = os.fork()
     if child == 0:
-        os._exit(_alone(work, said))
+        code = 98  # not even what was said could be written
+        try:
+            code = _alone(work, said)
+        finally:
+            os._exit(code)
     if killed_after is not None:
         time.sleep(killed_after)
         os.kill(child, signal.SIGKILL)

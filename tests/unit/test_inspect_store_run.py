@@ -13,6 +13,7 @@ from unilmctl.commands.inspect import store as inspect_store
 from unilmctl.data.lengths import histogram
 from unilmctl.data.store import StoreWriter
 from unilmctl.errors import DataError
+from unilmctl.runs import RunFolder
 
 
 def write_store(folder: Path, lengths: list[int]) -> None:
@@ -76,6 +77,19 @@ def test_a_run_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert lines[3].split() == ["evaluation.scores.bleu", "31.5", "31.5", "31.5", "31.5", "▁"]
     inspect_run.run(folder=tmp_path, as_json=True)
     assert json.loads(capsys.readouterr().out)["steps.loss"] == {"steps": [10, 20], "values": [4.0, 2.0]}
+
+
+def test_checkpoints_are_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder(tmp_path)
+    run.log({"event": "steps", "step": 9, "loss": 4.0})
+    for step in (3, 6, 9):
+        run.publish(f"step-{step}", lambda folder: (folder / "model").write_text("x") and None)
+    (run.checkpoint(6) / "model").write_text("y")
+    inspect_run.run(folder=tmp_path)
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-1] == "checkpoints that are whole: step-3, step-9"
+    assert "warning: step-6 is broken: " in shown.err
+    assert "its contents have changed" in shown.err
 
 
 def test_a_run_without_a_log_is_said(tmp_path: Path) -> None:

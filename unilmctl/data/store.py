@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from unilmctl.errors import DataError
+from unilmctl.errors import DataError, WriteError
 from unilmctl.files import MANIFEST, beside_of, clear_leftovers, publish_folder, write_atomically, write_errors
 from unilmctl.rows import Example
 
@@ -88,8 +89,12 @@ class StoreWriter:
             arrays[f"{field}.tokens"] = tokens.astype(_smallest(tokens))
             arrays[f"{field}.offsets"] = np.concatenate(([0], np.cumsum(lengths))).astype("<i8")
         name = f"shard-{len(self._shards):05d}.safetensors"
-        with write_errors(self._temporary / name):
-            save_file(arrays, self._temporary / name)
+        path = self._temporary / name
+        with write_errors(path):
+            try:
+                save_file(arrays, path)
+            except SafetensorError as error:
+                raise WriteError(f"cannot write {path}: {error}") from error
         self._shards.append({"file": name, "examples": len(lengths)})
         self._clear()
 

@@ -1,6 +1,7 @@
 """What building stores of any kind needs: why something is stale, hashes of inputs, a vocabulary of one's own."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -95,10 +96,13 @@ def vocabulary(
     tokenizer = train(told, kind=wanted.kind, size=wanted.size, lowercase=wanted.lowercase)
     clear_leftovers(folder)
     temporary = beside_of(folder)
-    tokenizer.save(temporary)
-    with write_atomically(temporary / LEARNT_FROM) as file:
-        file.write((json.dumps(meta, indent=1, ensure_ascii=False) + "\n").encode())
-    publish_folder(temporary, folder)
+    try:
+        tokenizer.save(temporary)
+        with write_atomically(temporary / LEARNT_FROM) as file:
+            file.write((json.dumps(meta, indent=1, ensure_ascii=False) + "\n").encode())
+        publish_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return tokenizer, reason
 
 

@@ -9,7 +9,7 @@ from unilmctl import console
 from unilmctl import recipe as recipes
 from unilmctl.data.store import Store
 from unilmctl.errors import DataError, UserError
-from unilmctl.files import write_atomically
+from unilmctl.files import verify_manifest, write_atomically
 from unilmctl.runs import Lengths, RunFolder, curves, lengths_of, report_page
 
 SPLITS = ("train", "valid")
@@ -41,6 +41,17 @@ def run(*, folder: Path, as_json: bool = False, html: Path | None = None) -> Non
         ["figure", "first", "last", "lowest", "highest", "curve"],
         [[name, *_corners(curve.values), console.sparkline(curve.values)] for name, curve in found.items()],
     )
+    _show_checkpoints(run_folder)
+
+
+def _show_checkpoints(run_folder: RunFolder) -> None:
+    """Which checkpoints are as they were written, and what is wrong with the others."""
+    problems = {step: verify_manifest(run_folder.checkpoint(step)) for step in run_folder.steps()}
+    whole = [f"step-{step}" for step, found in problems.items() if not found]
+    console.emit(f"checkpoints that are whole: {', '.join(whole) or 'none'}")
+    for step, found in problems.items():
+        for problem in found:
+            console.warn(f"step-{step} is broken: {problem}")
 
 
 def _lengths(run_folder: RunFolder) -> Lengths:

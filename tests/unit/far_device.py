@@ -5,10 +5,7 @@ that one, so results are those of the processor; but an operation that meets ten
 between a processor and a GPU. Exempt are, as there, lone numbers of the processor, and copies.
 """
 
-import functools
-import os
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,7 +48,8 @@ class _Module:
         return 0
 
 
-FAR = torch.device("privateuseone", 0)  # its name is `NAME` where it is set up: in the processes of `apart`
+_setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
+FAR = torch.device(NAME, 0)
 
 
 class Far(Tensor):
@@ -124,29 +122,3 @@ def _apply(op: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return found
     wrapped = tree_map_only(Tensor, Far, found)
     return return_and_correct_aliasing(op, args, kwargs, wrapped) if far else wrapped
-
-
-def apart(test: Callable[..., None]) -> Callable[..., None]:
-    """Runs a test in a copy of this process that has the device: where there is one, a backward pass starts threads,
-    and after that no process can be forked that trains; other tests do."""
-
-    @functools.wraps(test)
-    def wrapper(*values: object, **named: object) -> None:
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            failure = b""
-            try:
-                _setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
-                with reachable():
-                    test(*values, **named)
-            except BaseException:  # the parent raises what was told
-                failure = traceback.format_exc().encode()[-60000:]
-            os.write(writing, failure)
-            os._exit(bool(failure))
-        os.close(writing)
-        with os.fdopen(reading, "rb") as told:
-            said = told.read().decode()
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, said
-
-    return wrapper

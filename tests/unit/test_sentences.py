@@ -54,7 +54,8 @@ def test_next_sentence():
         if label == 0:
             assert both(example) == WHOLE
         else:
-            assert example.target.tolist() in [list(range(start, 507)) for start in (500, 502, 505)]
+            most = len(WHOLE) - len(example.source)  # rows are as long as their passages: batches are made by those
+            assert example.target.tolist() in [list(range(start, 507))[:most] for start in (500, 502, 505)]
 
 
 def test_sentence_order():
@@ -71,6 +72,7 @@ def test_sentence_distance():
         assert size in CUTS
         if label == 2:
             assert start >= 500
+            assert len(example.target) <= len(WHOLE) - size
         else:
             assert example.target.tolist() == WHOLE[start - 10 :]
             assert (start - 10 == size) == (label == 0)

@@ -64,7 +64,7 @@ def next_sentence(passage: Passage, other: Passage, frame: Frame, random: np.ran
         return full_text(passage, other, frame, random)
     cut, label = int(random.choice(cuts)), int(random.integers(2))
     first = text.part(0, cut)
-    second = _elsewhere(other, frame, len(first), random) if label else text.part(cut)
+    second = _elsewhere(other, len(text) - cut, random) if label else text.part(cut)
     return Paired(_example(*_fitted(first, second, frame, random)), label)
 
 
@@ -100,7 +100,7 @@ def sentence_distance(passage: Passage, other: Passage, frame: Frame, random: np
     if label == 1:
         start, end = sorted(random.choice(cuts, 2, replace=False).tolist())
     first = text.part(0, start)
-    second = _elsewhere(other, frame, len(first), random) if label == 2 else text.part(end)
+    second = _elsewhere(other, len(text) - start, random) if label == 2 else text.part(end)
     return Paired(_example(*_fitted(first, second, frame, random)), label)
 
 
@@ -177,10 +177,13 @@ def _cuts(passage: Passage) -> list[int]:
     return np.cumsum(sizes)[:-1].tolist() if len(sizes) > 1 else list(range(1, sum(sizes)))
 
 
-def _elsewhere(other: Passage, frame: Frame, beside: int, random: np.random.Generator) -> _Text:
-    """Another document's text from the start of a random sentence on, as much as fits beside so many tokens."""
+def _elsewhere(other: Passage, most: int, random: np.random.Generator) -> _Text:
+    """At most so many tokens of another document, from the start of a random sentence on.
+
+    They are no more than what they stand for: rows are as long as their passages, which batches are made by.
+    """
     start = int(random.choice([0, *_cuts(other)]))
-    return _Text.of(other).part(start, start + max(1, frame.max_source - 3 - beside))
+    return _Text.of(other).part(start, start + most)
 
 
 def _fitted(first: _Text, second: _Text, frame: Frame, random: np.random.Generator) -> tuple[_Text, _Text]:

@@ -12,7 +12,7 @@ from unilmctl.fitting.fitting import Fitting, Stage
 from unilmctl.fitting.measuring import Measures, better
 from unilmctl.fitting.options import fingerprint, train_options
 from unilmctl.fitting.parts import parts_of
-from unilmctl.fitting.starting import begun, decoding_defaults, with_dropout
+from unilmctl.fitting.starting import begun, decoding_defaults, newest, place, with_dropout
 
 __all__ = [
     "Fitting",
@@ -25,7 +25,9 @@ __all__ = [
     "decoding_defaults",
     "fingerprint",
     "finish",
+    "newest",
     "parts_of",
+    "place",
     "resume",
     "train_options",
     "with_dropout",

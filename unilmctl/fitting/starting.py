@@ -1,17 +1,53 @@
 """The model that training starts from: a model folder, or random weights."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from unilmctl import console
 from unilmctl.errors import ModelError
 from unilmctl.model import Encoder, ModelConfig
-from unilmctl.recipe import Model, Recipe
+from unilmctl.recipe import Model, Recipe, Training
+from unilmctl.runs import RunFolder
 from unilmctl.tokens import Tokenizer
+from unilmctl.training.distributed import Processes
+from unilmctl.training.sharding import shard
 from unilmctl.weights import Loaded, ModelCard, load_model
 from unilmctl.weights.adapting import rebuilt, with_positions
 from unilmctl.weights.folder import default_segments
+
+
+def newest(
+    folder: RunFolder,
+    processes: Processes,
+    *,
+    begin: Callable[[], tuple[Loaded, list[str]]],
+    again: Callable[[Path], Loaded],
+) -> tuple[Path | None, Loaded]:
+    """The newest whole checkpoint and its model (`again`); or None, and the model that training begins with (`begin`).
+
+    Says which checkpoints are broken, and what `begin` has to say.
+    """
+    checkpoint, problems = processes.from_first(folder.newest)
+    notes = [f"a checkpoint is broken and left out: {problem}" for problem in problems]
+    if checkpoint is None:
+        loaded, more = begin()
+        notes += more
+    else:
+        loaded = again(checkpoint)
+    for note in notes if processes.first else ():
+        console.warn(note)
+    return checkpoint, loaded
+
+
+def place(encoder: Encoder, section: Training, processes: Processes) -> None:
+    """Puts the encoder where this process trains it, shared out if the recipe asks for it."""
+    encoder.to(processes.device)
+    if section.sharding == "full" and processes.size > 1:
+        shard(encoder, processes)
 
 
 def begun(recipe: Recipe, tokenizer: Tokenizer, *, positions: int) -> tuple[Loaded, list[str]]:

@@ -12,7 +12,7 @@ from unilmctl.commands.finetune.ingredients import adapting_of, feed_of, frame_o
 from unilmctl.commands.finetune.starting import resumed_model, starting_model
 from unilmctl.commands.finetune.teaching import teacher_of
 from unilmctl.errors import RecipeError
-from unilmctl.fitting import Fitting, RunReport, Stage, conduct, fingerprint, resume, train_options
+from unilmctl.fitting import Fitting, RunReport, Stage, conduct, fingerprint, newest, place, resume, train_options
 from unilmctl.fitting.preparing import tell, wanted_splits, wanted_tokenizer, with_progress
 from unilmctl.model.adapters import adapt
 from unilmctl.preparation import Prepared
@@ -21,7 +21,6 @@ from unilmctl.runs import RunFolder, StopSignals
 from unilmctl.training import build_optimizer
 from unilmctl.training.averages import Averages
 from unilmctl.training.distributed import Processes, together
-from unilmctl.training.sharding import shard
 from unilmctl.weights import load_model
 
 
@@ -37,23 +36,10 @@ def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> Ru
         plan = recipes.load(recipe, settings)
         if plan.pretrain is not None:
             raise RecipeError(f"{plan.origin}: this recipe pre-trains", f"start it so: unilmctl pretrain {recipe}")
+        start = partial(conduct, plan, plan.finetune, processes, fresh=fresh)
         if plan.finetune.task != "generate" or plan.tasks is not None:
-            return conduct(
-                plan,
-                plan.finetune,
-                processes,
-                fresh=fresh,
-                prepare=partial(tasks.prepare, plan),
-                assemble=partial(tasks.assemble, plan),
-            )
-        return conduct(
-            plan,
-            plan.finetune,
-            processes,
-            fresh=fresh,
-            prepare=partial(prepare, plan),
-            assemble=partial(assemble, plan),
-        )
+            return start(prepare=partial(tasks.prepare, plan), assemble=partial(tasks.assemble, plan))
+        return start(prepare=partial(prepare, plan), assemble=partial(assemble, plan))
 
 
 def prepare(plan: Recipe) -> Prepared:
@@ -77,20 +63,15 @@ def assemble(
     plan: Recipe, folder: RunFolder, prepared: Prepared, signals: StopSignals, processes: Processes
 ) -> Fitting:
     """Everything that training needs, at the newest checkpoint or at the beginning."""
-    checkpoint, problems = processes.from_first(folder.newest)
-    notes = [f"a checkpoint is broken and left out: {problem}" for problem in problems]
-    if checkpoint is None:
-        (encoder, card), more = starting_model(plan, prepared.tokenizer)
-        notes += more
-    else:
-        encoder, card = resumed_model(load_model(checkpoint), plan)
-    for note in notes if processes.first else ():
-        console.warn(note)
+    checkpoint, (encoder, card) = newest(
+        folder,
+        processes,
+        begin=lambda: starting_model(plan, prepared.tokenizer),
+        again=lambda path: resumed_model(load_model(path), plan),
+    )
     if (adapting := adapting_of(plan)) is not None:
         adapt(encoder, adapting, seed=plan.seed)
-    encoder.to(processes.device)
-    if plan.finetune.sharding == "full" and processes.size > 1:
-        shard(encoder, processes)
+    place(encoder, plan.finetune, processes)
     options = replace(train_options(plan.finetune, plan.seed), head_weights=plan.finetune.head_weights)
     optimizer = build_optimizer(encoder, options)
     frame = frame_of(plan, prepared.tokenizer, card)

@@ -5,14 +5,25 @@ from dataclasses import replace
 
 import torch
 
-from unilmctl import console, preparation
+from unilmctl import preparation
 from unilmctl.commands.finetune.ingredients import frame_of, validation_of
 from unilmctl.commands.finetune.lessons import mixed_feed, objective_of
 from unilmctl.commands.finetune.measuring import SeveralMeasures, label_validation_of
 from unilmctl.commands.finetune.starting import trained_card
 from unilmctl.data.labelled import CLASSIFY, REGRESS, SPAN, TAG, WRITES
 from unilmctl.errors import RecipeError
-from unilmctl.fitting import Fitting, Measures, Stage, begun, fingerprint, resume, train_options, with_dropout
+from unilmctl.fitting import (
+    Fitting,
+    Measures,
+    Stage,
+    begun,
+    fingerprint,
+    newest,
+    place,
+    resume,
+    train_options,
+    with_dropout,
+)
 from unilmctl.fitting.preparing import tell, wanted_splits, wanted_tokenizer, with_progress
 from unilmctl.model import HeadConfig
 from unilmctl.model.heads import HeadKind
@@ -24,7 +35,6 @@ from unilmctl.runs import RunFolder, StopSignals
 from unilmctl.training import build_optimizer
 from unilmctl.training.averages import Averages
 from unilmctl.training.distributed import Processes
-from unilmctl.training.sharding import shard
 from unilmctl.weights import LabelTask, Loaded, ModelCard, load_model
 from unilmctl.weights.adapting import with_heads
 
@@ -61,20 +71,14 @@ def assemble(
     """Everything that training needs, at the newest checkpoint or at the beginning."""
     plan, lessons = _causal(plan), plan.lessons
     section = plan.finetune
-    checkpoint, problems = processes.from_first(folder.newest)
-    notes = [f"a checkpoint is broken and left out: {problem}" for problem in problems]
-    if checkpoint is None:
-        (encoder, card), more = _starting(plan, lessons, prepared)
-        notes += more
-    else:
-        encoder, card = load_model(checkpoint)
-        encoder = with_dropout(encoder, plan.model)
+    checkpoint, (encoder, card) = newest(
+        folder,
+        processes,
+        begin=lambda: _starting(plan, lessons, prepared),
+        again=lambda path: _resumed(load_model(path), plan),
+    )
     card = card_of(plan, lessons, prepared, card)
-    for note in notes if processes.first else ():
-        console.warn(note)
-    encoder.to(processes.device)
-    if section.sharding == "full" and processes.size > 1:
-        shard(encoder, processes)
+    place(encoder, section, processes)
     options = replace(train_options(section, plan.seed), head_weights=section.head_weights)
     frame = frame_of(plan, prepared.tokenizer, card)
     trained = {name: task.stores["train"] for name, task in prepared.tasks.items()}
@@ -151,6 +155,10 @@ def _starting(plan: Recipe, lessons: Sequence[Lesson], prepared: PreparedTasks) 
     heads = [head for head in found if head is not None]
     encoder = with_heads(encoder, heads, torch.Generator().manual_seed(plan.seed)) if heads else encoder
     return Loaded(encoder, card), notes if writes else [note for note in notes if "language-model head" not in note]
+
+
+def _resumed(loaded: Loaded, plan: Recipe) -> Loaded:
+    return loaded._replace(encoder=with_dropout(loaded.encoder, plan.model))
 
 
 def _measures(plan: Recipe, prepared: PreparedTasks, frame: Frame, card: ModelCard) -> Measures | None:

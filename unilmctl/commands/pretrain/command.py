@@ -13,7 +13,7 @@ from unilmctl.commands.pretrain.validation import Validation
 from unilmctl.data.passages import Passages
 from unilmctl.data.store import Store
 from unilmctl.errors import RecipeError
-from unilmctl.fitting import Fitting, RunReport, Stage, conduct, fingerprint, resume, train_options
+from unilmctl.fitting import Fitting, RunReport, Stage, conduct, fingerprint, newest, place, resume, train_options
 from unilmctl.fitting.preparing import wanted_splits, wanted_tokenizer, with_progress
 from unilmctl.preparation import PreparedText
 from unilmctl.recipe import Pretrain, Recipe
@@ -24,7 +24,6 @@ from unilmctl.training import TrainOptions, build_optimizer
 from unilmctl.training.averages import Averages
 from unilmctl.training.distributed import Processes, together
 from unilmctl.training.replaced import DETECTING, REPLACED
-from unilmctl.training.sharding import shard
 
 
 def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> RunReport:
@@ -80,18 +79,13 @@ def assemble(
     processes: Processes,
 ) -> Fitting:
     """Everything that training needs, at the newest checkpoint or at the beginning."""
-    checkpoint, problems = processes.from_first(folder.newest)
-    notes = [f"a checkpoint is broken and left out: {problem}" for problem in problems]
-    if checkpoint is None:
-        (encoder, card), more = starting_model(plan, section, prepared.tokenizer)
-        notes += more
-    else:
-        encoder, card = resumed_model(checkpoint, plan, section)
-    for note in notes if processes.first else ():
-        console.warn(note)
-    encoder.to(processes.device)
-    if section.sharding == "full" and processes.size > 1:
-        shard(encoder, processes)
+    checkpoint, (encoder, card) = newest(
+        folder,
+        processes,
+        begin=lambda: starting_model(plan, section, prepared.tokenizer),
+        again=lambda path: resumed_model(path, plan, section),
+    )
+    place(encoder, section, processes)
     options = replace(train_options(section, plan.seed), head_weights={REPLACED: DETECTING, **section.head_weights})
     frame = frame_of(plan, prepared.tokenizer, encoder.config.segments)
     fitting = Fitting(

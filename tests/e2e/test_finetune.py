@@ -117,6 +117,29 @@ def test_a_run_leaves_what_it_promises(place: Path) -> None:
     assert all(text in page for text in (shown["source"], shown["output"], "train: target", "step 7"))
 
 
+ROW = """rows:
+  - name: mine
+    parts:
+      - {take: source, of: rest, time: 0}
+      - {take: source, of: last, time: 0, predict: next}
+      - {take: target, of: rest, time: i+1, predict: next}
+"""
+
+
+def test_a_row_of_the_recipe_is_learnt_as_the_same_row_of_ours(place: Path) -> None:
+    settings = ("finetune.objective=causal", "finetune.separator_in=source")
+    ours = contents(tune(*settings).run)
+    (place / "recipe.yaml").write_text(RECIPE.replace("OBJECTIVE", "causal, row: mine") + ROW)
+    theirs = contents(tune(*settings, fresh=True).run)
+    assert theirs["checkpoints/step-7/model.safetensors"] == ours["checkpoints/step-7/model.safetensors"]
+    assert load_model(model_folder(Path("run"))).card.objective == "causal"
+    (place / "recipe.yaml").write_text(RECIPE.replace("OBJECTIVE", "causal, row: mine") + ROW.replace("i+1", "0"))
+    (place / "train.jsonl").unlink()  # what is wrong is found before the text is looked at
+    with pytest.raises(RecipeError) as caught:
+        tune(*settings, fresh=True)
+    assert caught.value.message.startswith("recipe.yaml:12:5: row 'mine': part 2 (take source): what it predicts")
+
+
 def test_a_finished_run_is_left_as_it_is(place: Path) -> None:
     tune()
     before = contents(place / "run")

@@ -175,7 +175,7 @@ def test_a_row_of_the_recipe_is_learnt_and_one_that_shows_its_answers_is_not(pla
     with pytest.raises(RecipeError) as caught:
         train(fresh=True)
     assert caught.value.message.startswith(
-        "recipe.yaml: row 'mine': part 1 (take text): what it predicts at time 0 stands in part 1"
+        "recipe.yaml:9:8: row 'mine': part 1 (take text): what it predicts at time 0 stands in part 1"
     )
 
 

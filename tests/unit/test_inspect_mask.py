@@ -159,7 +159,8 @@ def test_the_objectives_of_a_recipe(tmp_path: Path):
     assert drawn.text.startswith("partial: ")
     with pytest.raises(RecipeError) as wrong:
         run(recipe=recipe, objective="wrong", source="a", target="b")
-    assert wrong.value.message.startswith("row 'backwards': part 2 (take target): what it predicts at time ")
+    place = f"{recipe}:6:5"
+    assert wrong.value.message.startswith(f"{place}: row 'backwards': part 2 (take target): what it predicts at time ")
     with pytest.raises(UsageError) as unknown:
         run(recipe=recipe, objective="partail", text="a b")
     assert (unknown.value.message, unknown.value.hint) == (
@@ -169,6 +170,17 @@ def test_the_objectives_of_a_recipe(tmp_path: Path):
     recipe.write_text(RECIPE.split("rows:", maxsplit=1)[0])
     with pytest.raises(UsageError, match="has no mix of objectives to draw from"):
         run(recipe=recipe, text="a b")
+
+
+def test_the_row_that_a_recipe_fine_tunes_on(tmp_path: Path):
+    recipe = tmp_path / "recipe.yaml"
+    tuned = RECIPE.split("pretrain:", maxsplit=1)[0].replace("n-i", "i+1")
+    recipe.write_text(f"{tuned}finetune: {{row: backwards, objective: causal}}\n")
+    assert run(recipe=recipe, source="a", target="b").text.startswith("backwards: 5 tokens, 1 predicted\n")
+    with pytest.raises(UsageError, match="needs a source and a target"):
+        run(recipe=recipe, source="a")
+    with pytest.raises(UsageError, match="has no mix of objectives to draw from"):
+        run(recipe=recipe, objective="forwards", text="a b")
 
 
 def test_the_pictures_of_the_documentation_are_current():

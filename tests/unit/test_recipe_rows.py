@@ -68,6 +68,32 @@ def test_mistakes_in_rows_are_told_with_their_place(rows: str, mix: str, said: s
     assert said in [line.split(": ", 1)[1] for line in found]
 
 
-def test_rows_are_for_a_mix() -> None:
+def test_a_row_that_nothing_uses_is_refused() -> None:
     (found,) = mistakes(f"{SCRATCH}rows: [{ROW}]\n")
-    assert found.endswith("rows: rows are for a mix, but there is no section pretrain")
+    assert found.endswith("rows: there is neither a mix nor finetune.row to use them")
+
+
+def test_a_row_for_pairs() -> None:
+    recipe = ok(f"{SCRATCH}rows: [{PAIR}]\nfinetune: {{row: two, objective: causal}}\n")
+    assert (recipe.place("rows.0"), recipe.place("rows.0.parts.1.take")) == ("r.yaml:4:8", "r.yaml:4:60")
+    assert recipe.resolved()["rows"][0]["name"] == "two"
+
+
+@pytest.mark.parametrize(
+    ("finetune", "said"),
+    [
+        ("row: mine, objective: causal", "finetune.row: there is no 'mine' among rows"),
+        ("row: two", "finetune.objective: say as well how a model that learnt 'two' writes"),
+        (
+            "row: two, objective: causal, task: classify",
+            "finetune.row: a row of your own is for the task 'generate'",
+        ),
+        (
+            "row: two, objective: causal, source_mask: 0.1",
+            "finetune.source_mask: what is masked is said by the parts of 'two'",
+        ),
+    ],
+)
+def test_what_a_row_for_pairs_needs(finetune: str, said: str) -> None:
+    found = mistakes(f"{SCRATCH}rows: [{PAIR}]\nfinetune: {{{finetune}}}\n")
+    assert said in [line.split(": ", 1)[1] for line in found]

@@ -6,7 +6,8 @@ from typing import Literal
 
 from unilmctl.data.store import Store
 from unilmctl.model.devices import device_named
-from unilmctl.recipe import Training
+from unilmctl.objectives import Corruption, CustomRow, parse_row
+from unilmctl.recipe import Recipe, Training
 from unilmctl.training import TrainOptions, prefers_bfloat16
 
 
@@ -35,6 +36,12 @@ def train_options(section: Training, seed: int) -> TrainOptions:
         block_masks=section.block_masks,
         seed=seed,
     )
+
+
+def custom_row(plan: Recipe, name: str, corruption: Corruption) -> CustomRow:
+    """The recipe's row of that name; RecipeError, with its place, when it makes no sense or shows its answers."""
+    number = [row.name for row in plan.rows or ()].index(name)
+    return parse_row(plan.row(name).written(), name, corruption, place=plan.place(f"rows.{number}"))
 
 
 def fingerprint(store: Store) -> str:

@@ -87,16 +87,20 @@ class _Laid:
 
 @dataclass(frozen=True)
 class CustomRow:
-    """An objective that a recipe describes. Calling it makes the row of an example, as with any other objective."""
+    """An objective that a recipe describes, at a `place` of it for messages.
+
+    Calling it makes the row of an example, as with any other objective.
+    """
 
     name: str
     parts: tuple[Part, ...]
     chosen_from: str | None
     corruption: Corruption
+    place: str | None = None
 
     def __call__(self, example: Example, frame: Frame, random: np.random.Generator) -> Row:
         """RecipeError, naming the parts, where a time makes no sense or a label is shown its answer."""
-        with _refusing(self.name):
+        with _refusing(self.name, self.place):
             return self.row(example, frame, random)
 
     def row(self, example: Example, frame: Frame, random: np.random.Generator) -> Row:
@@ -170,23 +174,26 @@ def _count(size: Ints, of: str, share: float) -> Ints:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def parse_row(given: Mapping[str, object], name: str = "row", corruption: Corruption = DEFAULT) -> CustomRow:
+def parse_row(
+    given: Mapping[str, object], name: str = "row", corruption: Corruption = DEFAULT, *, place: str | None = None
+) -> CustomRow:
     """The objective that a recipe's mapping describes, with `choose` and `parts` as above.
 
     `corruption` says what `corrupt` does and what units spans have; its rate and span precede those of `choose`.
-    RecipeError says what is wrong, and in which part.
+    RecipeError says what is wrong, and in which part, after `place`, the row's in a file.
     """
-    with _refusing(name):
-        return _row(given, name, corruption)
+    with _refusing(name, place):
+        return replace(_row(given, name, corruption), place=place)
 
 
 @contextmanager
-def _refusing(name: str) -> Iterator[None]:
+def _refusing(name: str, place: str | None) -> Iterator[None]:
     """Turns a ValueError into one that the user meets."""
     try:
         yield
     except ValueError as error:
-        raise RecipeError(f"row '{name}': {error}", "docs/masks.md shows how a row is described") from None
+        where = f"row '{name}'" if place is None else f"{place}: row '{name}'"
+        raise RecipeError(f"{where}: {error}", "docs/masks.md shows how a row is described") from None
 
 
 def _row(given: Mapping[str, object], name: str, corruption: Corruption) -> CustomRow:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from unilmctl.recipe.schema import Recipe, Split
-from unilmctl.recipe.syntax import Path
+from unilmctl.recipe.syntax import Path, path_of
 
 SPLITS = ("train", "valid", "test")
 
@@ -17,8 +17,8 @@ class Broken(NamedTuple):
 
     @property
     def paths(self) -> list[Path]:
-        """The keys as paths; a number is a place in a list."""
-        return [tuple(int(part) if part.isdigit() else part for part in key.split(".")) for key in self.keys.split()]
+        """The keys as paths."""
+        return [path_of(key) for key in self.keys.split()]
 
 
 def written_otherwise(recipe: Recipe, keys: Sequence[str]) -> Iterator[tuple[str, str]]:

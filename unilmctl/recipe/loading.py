@@ -33,7 +33,7 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         _apply(document, override)
     document.values.setdefault("run", f"runs/{path.stem}")
     recipe = _checked(document, path)
-    recipe._origin = str(path)  # noqa: SLF001
+    recipe._origin, recipe._document = str(path), document  # noqa: SLF001
     return recipe
 
 

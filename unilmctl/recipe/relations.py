@@ -23,7 +23,7 @@ def check(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
     yield from _shape(recipe)
     yield from _vocabulary(recipe)
     if recipe.pretrain is None:
-        yield from _finetuning(recipe)
+        yield from _finetuning(recipe, written)
         yield from _training(recipe.finetune, "finetune")
         yield from _adapting(recipe)
         yield from _pairs(recipe)
@@ -122,16 +122,30 @@ def _training(section: Training, name: str) -> Iterator[Broken]:
         )
 
 
-def _finetuning(recipe: Recipe) -> Iterator[Broken]:
+def _finetuning(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
     finetune = recipe.finetune
     if finetune.random + finetune.keep > 1:
         text = f"random and keep are shares of one whole, together they are {finetune.random + finetune.keep:g}"
         yield Broken("finetune.random finetune.keep", text)
+    if finetune.row is not None:
+        yield from _own_row(recipe, finetune.row, written)
     if finetune.keep_best_by != "loss" and recipe.data.valid is None:
         yield Broken(
             "finetune.keep_best_by data.valid",
             f"'{finetune.keep_best_by}' is measured on data.valid, which is absent",
         )
+
+
+def _own_row(recipe: Recipe, name: str, written: set[tuple[str, ...]]) -> Iterator[Broken]:
+    if name not in [row.name for row in recipe.rows or ()]:
+        yield Broken("finetune.row rows", f"there is no '{name}' among rows")
+    if "generate" not in recipe.learnt:
+        yield Broken("finetune.row finetune.task tasks", "a row of your own is for the task 'generate'")
+    if ("finetune", "objective") not in written:
+        text = f"say as well how a model that learnt '{name}' writes"
+        yield Broken("finetune.objective finetune.row", text)
+    if recipe.finetune.source_mask:
+        yield Broken("finetune.source_mask finetune.row", f"what is masked is said by the parts of '{name}'")
 
 
 def _pairs(recipe: Recipe) -> Iterator[Broken]:
@@ -178,8 +192,8 @@ def _row_names(recipe: Recipe) -> Iterator[Broken]:
     for number, name in enumerate(names):
         if name in names[:number]:
             yield Broken(f"rows.{number}.name", f"a second '{name}'; give each a name of its own")
-    if names and recipe.pretrain is None:
-        yield Broken("rows pretrain", "rows are for a mix, but there is no section pretrain")
+    if names and recipe.pretrain is None and recipe.finetune.row is None:
+        yield Broken("rows pretrain finetune.row", "there is neither a mix nor finetune.row to use them")
 
 
 def _stages(section: Pretrain) -> Iterator[Broken]:

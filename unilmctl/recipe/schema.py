@@ -14,6 +14,7 @@ from unilmctl.recipe.decoding import Evaluate, Generate
 from unilmctl.recipe.pretraining import Pretrain
 from unilmctl.recipe.rows import RowShape
 from unilmctl.recipe.section import Section
+from unilmctl.recipe.syntax import Document, path_of
 from unilmctl.recipe.training import Finetune, Task
 from unilmctl.recipe.values import Folder, Text, Whole
 
@@ -246,7 +247,7 @@ class Recipe(Section):
         default=None, description="Pre-training on text; such a recipe is for `unilmctl pretrain` alone."
     )
     rows: Annotated[list[RowShape], Field(min_length=1)] | None = Field(
-        default=None, description="Rows of your own for the mix; docs/masks.md has examples."
+        default=None, description="Rows of your own, for the mix or `finetune.row`; docs/masks.md has examples."
     )
     finetune: Finetune = Field(default=Finetune(), description="Training on pairs.")
     tasks: Annotated[list[FurtherTask], Field(min_length=1)] | None = Field(
@@ -255,11 +256,16 @@ class Recipe(Section):
     generate: Generate = Field(default=Generate(), description="Decoding.")
     evaluate: Evaluate = Field(default=Evaluate(), description="Scoring.")
     _origin: str = PrivateAttr("the recipe")
+    _document: Document = PrivateAttr(default_factory=Document)
 
     @property
     def origin(self) -> str:
         """The file that this recipe was read from, as it was named."""
         return self._origin
+
+    def place(self, key: str) -> str:
+        """Where the value of a key like `rows.0` was written, as messages say it: `recipe.yaml:12:5`."""
+        return str(self._document.place(path_of(key)))
 
     @property
     def lessons(self) -> list[Lesson]:
@@ -294,7 +300,9 @@ class Recipe(Section):
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default written out, as plain values; loading them gives the same recipe."""
-        unused = {"pretrain", "rows"} if self.pretrain is None else {"finetune", "evaluate", "tasks"}
+        unused = {"pretrain"} if self.pretrain is None else {"finetune", "evaluate", "tasks"}
+        if self.rows is None:
+            unused.add("rows")
         values: dict[str, Any] = self.model_dump(mode="json", exclude={"extends", *unused})
         values["data"]["store"] = str(self.store)
         values["generate"]["max_length"] = self.generate.max_length or self.tokens.max_target

@@ -149,6 +149,11 @@ class _Reading:
         return Place(self.file, mark.line + 1, mark.column + 1)
 
 
+def path_of(key: str) -> Path:
+    """`a.0.b` as `("a", 0, "b")`: a number is a place in a list."""
+    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
 def dotted(path: Path) -> str:
     """`("data", "train", "files", 0)` as `data.train.files[0]`."""
     text = ""

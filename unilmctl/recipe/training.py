@@ -118,6 +118,11 @@ class Pairs(Section):
         default="pseudo",
         description="`pseudo`: trains what decoding computes; `masked`: as UniLM 1; `causal`: next token.",
     )
+    row: Text | None = Field(
+        default=None,
+        description="Train on the row of `rows` with this name; `objective` then says how the model writes. null: on "
+        "the objective's own.",
+    )
     separator_in: Literal["target", "source"] = Field(
         default="target",
         description="`causal` only: the [SEP] between them starts the target (s2s-ft) or ends the source (bert4keras).",

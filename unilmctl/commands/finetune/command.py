@@ -8,7 +8,7 @@ from functools import partial
 from unilmctl import console, preparation
 from unilmctl import recipe as recipes
 from unilmctl.commands.finetune import tasks
-from unilmctl.commands.finetune.ingredients import adapting_of, feed_of, frame_of, validation_of
+from unilmctl.commands.finetune.ingredients import adapting_of, feed_of, frame_of, rows_of, validation_of
 from unilmctl.commands.finetune.starting import resumed_model, starting_model
 from unilmctl.commands.finetune.teaching import teacher_of
 from unilmctl.errors import RecipeError
@@ -36,6 +36,7 @@ def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> Ru
         plan = recipes.load(recipe, settings)
         if plan.pretrain is not None:
             raise RecipeError(f"{plan.origin}: this recipe pre-trains", f"start it so: unilmctl pretrain {recipe}")
+        rows_of(plan)  # a row of the recipe's own that shows its answers is refused before any text is read
         start = partial(conduct, plan, plan.finetune, processes, fresh=fresh)
         if plan.finetune.task != "generate" or plan.tasks is not None:
             return start(prepare=partial(tasks.prepare, plan), assemble=partial(tasks.assemble, plan))

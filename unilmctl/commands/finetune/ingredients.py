@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from unilmctl import metrics, preparation
 from unilmctl.commands.finetune.validation import SHOWN, Validation
 from unilmctl.data.batching import batches, packed_batches
 from unilmctl.data.store import Store
-from unilmctl.fitting import train_options
+from unilmctl.fitting.options import custom_row, train_options
 from unilmctl.generation import GenerateOptions, Generator
 from unilmctl.model import Encoder
 from unilmctl.model.adapters import Adapting
-from unilmctl.objectives import Corruption, build, row_length
+from unilmctl.objectives import Corruption, Objective, build, row_length
 from unilmctl.recipe import Recipe, Split
 from unilmctl.rows import Example, Frame, Ints
 from unilmctl.tokens import Tokenizer
@@ -52,20 +53,32 @@ def corruption_of(plan: Recipe) -> Corruption:
     return Corruption(target=section.target_mask, random=section.random, keep=section.keep, source=section.source_mask)
 
 
+def rows_of(plan: Recipe, name: str | None = None) -> tuple[Objective, Callable[[Ints, Ints, Frame], Ints]]:
+    """What makes the rows of pairs, and how long those are: of the objective `name`, or as the recipe says."""
+    section, corruption = plan.finetune, corruption_of(plan)
+    if name is None and section.row is not None:
+        row = custom_row(plan, section.row, corruption)
+        return row, row.lengths
+    name = name or section.objective
+    return build(name, corruption), partial(row_length, name)
+
+
 def feed_of(plan: Recipe, store: Store, frame: Frame, objective: str | None = None) -> Feed[Example]:
     """The examples of a store in this recipe's batches; rows of `objective`, or of the recipe's."""
-    section, name = plan.finetune, objective or plan.finetune.objective
+    section, (row, lengths) = plan.finetune, rows_of(plan, objective)
     sources, targets = store.lengths("source"), store.lengths("target")
-
-    def lengths(source: Ints, target: Ints) -> Ints:
-        return row_length(name, source, target, frame)
 
     def order(epoch: int) -> list[Ints]:
         return (packed_batches if section.pack else batches)(
-            sources, targets, row_length=lengths, batch_tokens=section.batch_tokens, seed=plan.seed, epoch=epoch
+            sources,
+            targets,
+            row_length=lambda source, target: lengths(source, target, frame),
+            batch_tokens=section.batch_tokens,
+            seed=plan.seed,
+            epoch=epoch,
         )
 
-    return Feed(store, build(name, corruption_of(plan)), frame, order, plan.seed, section.pack or 0)
+    return Feed(store, row, frame, order, plan.seed, section.pack or 0)
 
 
 def validation_of(

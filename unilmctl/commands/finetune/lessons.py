@@ -9,12 +9,12 @@ from functools import partial
 
 import numpy as np
 
-from unilmctl.commands.finetune.ingredients import corruption_of
+from unilmctl.commands.finetune.ingredients import corruption_of, rows_of
 from unilmctl.data.batching import batches, packed_batches
 from unilmctl.data.labelled import CLASSIFY, REGRESS, SPAN, TAG, WRITES
 from unilmctl.data.labels import LABEL, number_of
 from unilmctl.data.store import Store
-from unilmctl.objectives import answered, build, labelled, labelled_length, row_length, tagged
+from unilmctl.objectives import answered, labelled, labelled_length, tagged
 from unilmctl.recipe import Lesson, Recipe
 from unilmctl.rows import Example, Frame, Ints, Labelled, Row
 from unilmctl.training import Feed
@@ -23,20 +23,20 @@ ROWS: dict[str, Callable[..., Row]] = {CLASSIFY: labelled, REGRESS: labelled, TA
 """The rows of tasks that end in a label."""
 
 
-def objective_of(lesson: Lesson, plan: Recipe) -> str:
-    """The rows of a task that writes."""
-    return "similar" if lesson.task == "similar" else plan.finetune.objective
+def objective_of(lesson: Lesson) -> str | None:
+    """The objective of a task that writes; None for what the recipe says."""
+    return "similar" if lesson.task == "similar" else None
 
 
 @dataclass(frozen=True)
 class Taught:
-    """A lesson with its store: examples to rows, of `objective` if it writes. The log knows it by `group`."""
+    """A lesson with its store: examples to rows, and how long those are. The log knows it by `group`."""
 
     lesson: Lesson
     store: Store
     frame: Frame
     row: Callable[..., Row]
-    objective: str
+    row_length: Callable[[Ints, Ints, Frame], Ints]
     group: int
 
     def example(self, index: int) -> Labelled | Example:
@@ -50,9 +50,7 @@ class Taught:
     def lengths(self) -> Ints:
         """Tokens of the row of every example [N]."""
         sources, targets = (self.store.lengths(name).astype(np.int64) for name in ("source", "target"))
-        if self.lesson.task in WRITES:
-            return row_length(self.objective, sources, targets, self.frame)
-        return labelled_length(sources, targets, self.frame)
+        return self.row_length(sources, targets, self.frame)
 
     def chosen(self, seed: int, epoch: int) -> Ints:
         """The examples of an epoch: all of them as often as the weight says, and of its fraction a random part."""
@@ -103,9 +101,8 @@ def _row(example: tuple[Taught, Labelled | Example], frame: Frame, random: np.ra
 
 
 def _taught(plan: Recipe, lesson: Lesson, store: Store, frame: Frame, group: int) -> Taught:
-    corruption, objective = corruption_of(plan), objective_of(lesson, plan)
     if lesson.task in WRITES:
-        row = build(objective, corruption)
-    else:
-        row = partial(ROWS[lesson.task], head=lesson.name, corruption=corruption)
-    return Taught(lesson, store, frame, row, objective, group)
+        row, lengths = rows_of(plan, objective_of(lesson))
+        return Taught(lesson, store, frame, row, lengths, group)
+    labels = partial(ROWS[lesson.task], head=lesson.name, corruption=corruption_of(plan))
+    return Taught(lesson, store, frame, labels, labelled_length, group)

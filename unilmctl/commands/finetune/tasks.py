@@ -104,15 +104,16 @@ def assemble(
     return fitting
 
 
-def head_of(lesson: Lesson, labels: Sequence[str], origin: str) -> HeadConfig | None:
+def head_of(lesson: Lesson, labels: Sequence[str], plan: Recipe) -> HeadConfig | None:
     """The head of a task, called as the task is; None for one that only writes."""
     if lesson.task == "similar":
         return HeadConfig(CONTRASTIVE, "contrastive")
     if lesson.task in WRITES:
         return None
     if lesson.task == CLASSIFY and len(labels) < 2:
+        key = f"{lesson.where}.train.target"
         raise RecipeError(
-            f"{origin}: {lesson.where}.train.target: all lines have the label '{labels[0]}'",
+            f"{plan.place(key)}: {key}: all lines have the label '{labels[0]}'",
             "there is nothing to choose: is it the right field?",
         )
     names = tuple(labels) if lesson.task in (CLASSIFY, TAG) else ()
@@ -151,7 +152,7 @@ def _starting(plan: Recipe, lessons: Sequence[Lesson], prepared: PreparedTasks) 
     writes = any(one.task in WRITES for one in lessons)
     needed = plan.tokens.max_source + (plan.tokens.max_target if writes else 0)
     (encoder, card), notes = begun(plan, prepared.tokenizer, positions=needed)
-    found = [head_of(one, prepared.tasks[one.name].labels, plan.origin) for one in lessons]
+    found = [head_of(one, prepared.tasks[one.name].labels, plan) for one in lessons]
     heads = [head for head in found if head is not None]
     encoder = with_heads(encoder, heads, torch.Generator().manual_seed(plan.seed)) if heads else encoder
     return Loaded(encoder, card), notes if writes else [note for note in notes if "language-model head" not in note]
@@ -170,7 +171,7 @@ def _measures(plan: Recipe, prepared: PreparedTasks, frame: Frame, card: ModelCa
         if split is None or store is None:
             continue
         if lesson.task in WRITES:
-            rows = objective_of(lesson, plan)
+            rows = objective_of(lesson)
             # What is measured of the first task by name belongs to it alone.
             own = plan if lesson.where == "data" else _by_loss(plan)
             made: Measures | None = validation_of(own, split, store, frame, card, prepared.tokenizer, rows)

@@ -18,6 +18,7 @@ import torch
 from unilmctl import recipe as recipes
 from unilmctl.errors import UsageError
 from unilmctl.files import write_atomically
+from unilmctl.fitting.options import custom_row
 from unilmctl.objectives import (
     BOUNDARY,
     CONTRASTIVE,
@@ -27,8 +28,8 @@ from unilmctl.objectives import (
     Corruption,
     Objective,
     build,
-    parse_row,
 )
+from unilmctl.recipe import Recipe
 from unilmctl.rows import LANGUAGE_MODEL, Example, Frame, Row
 from unilmctl.tokens import Roles, Tokenizer
 from unilmctl.visibility import FOREVER, Picture, Slots, draw_png, draw_svg, draw_text, visible
@@ -73,12 +74,12 @@ def run(  # noqa: PLR0913 - the options of the command
 ) -> MaskReport:
     """Draws the row that an objective makes of the text (`text`, or `source` and `target`).
 
-    `objective` is `pseudo` unless it is named. With a recipe it is an entry of its mix, by name; unless it is named,
-    the first with a row of the recipe's own, or the first of all. `model` is a folder whose tokenizer cuts the text;
-    `rate` replaces the objective's own share of predicted tokens, which is small for a short text. The picture is
-    written to `output` (.svg or .png) if one is named; `.text` of the report is the picture in characters, or one JSON
-    object. UsageError for a wrong choice, RecipeError for a wrong recipe, ModelError for a wrong folder, WriteError
-    where nothing can be written.
+    `objective` is `pseudo` unless it is named. With a recipe it is the row that it fine-tunes on, or an entry of
+    its mix, by name; unless it is named, the first with a row of the recipe's own, or the first of all. `model` is
+    a folder whose tokenizer cuts the text; `rate` replaces the objective's own share of predicted tokens, which is
+    small for a short text. The picture is written to `output` (.svg or .png) if one is named; `.text` of the report
+    is the picture in characters, or one JSON object. UsageError for a wrong choice, RecipeError for a wrong recipe,
+    ModelError for a wrong folder, WriteError where nothing can be written.
     """
     chosen = _known(objective or "pseudo", rate) if recipe is None else _entry(recipe, objective, rate)
     _check_text(chosen, source, target, text)
@@ -115,6 +116,8 @@ def _known(objective: str, rate: float | None) -> _Chosen:
 def _entry(recipe: Path, name: str | None, rate: float | None) -> _Chosen:
     """An entry of a recipe's mix, as training makes its rows, but for spans that consist of units."""
     plan = recipes.load(recipe)
+    if plan.finetune.row is not None and name in (None, plan.finetune.row):
+        return _tuned(plan, plan.finetune.row, rate)
     mix = [] if plan.pretrain is None else plan.pretrain.entries
     if not mix:
         raise UsageError(f"{recipe} has no mix of objectives to draw from", "name an objective instead of the recipe")
@@ -126,8 +129,14 @@ def _entry(recipe: Path, name: str | None, rate: float | None) -> _Chosen:
     segments = (0, 1) if entry.segments is None else (entry.segments[0], entry.segments[1])
     if entry.row is None:
         return _Chosen(entry.label, build(entry.objective, corruption), segments, entry.objective in PAIRS)
-    row = plan.row(entry.row)
-    return _Chosen(entry.label, parse_row(row.written(), row.name, corruption), segments, row.of_pairs)
+    return _Chosen(entry.label, custom_row(plan, entry.row, corruption), segments, plan.row(entry.row).of_pairs)
+
+
+def _tuned(plan: Recipe, name: str, rate: float | None) -> _Chosen:
+    """The row that a recipe fine-tunes on."""
+    section = plan.finetune
+    corruption = Corruption(rate or section.target_mask, section.random, section.keep)
+    return _Chosen(name, custom_row(plan, name, corruption), (0, 1), plan.row(name).of_pairs)
 
 
 def _guess(wrong: str, known: list[str]) -> str:

@@ -16,14 +16,13 @@ import numpy as np
 
 from unilmctl.data.batching import batches, packed_batches
 from unilmctl.data.passages import Passages
-from unilmctl.errors import RecipeError
+from unilmctl.fitting.options import custom_row
 from unilmctl.objectives import (
     PAIRINGS,
     Corruption,
     CustomRow,
     Objective,
     build,
-    parse_row,
     row_length,
     sentence_units,
     windowed,
@@ -151,12 +150,7 @@ def _corruption(entry: Entry, units: Units) -> Corruption:
 
 def _custom(entry: Entry, corruption: Corruption, plan: Recipe) -> CustomRow | None:
     """The row that an entry names, if it names one."""
-    if entry.row is None:
-        return None
-    try:
-        return parse_row(plan.row(entry.row).written(), entry.row, corruption)
-    except RecipeError as error:
-        raise RecipeError(f"{plan.origin}: {error.message}", error.hint) from error
+    return None if entry.row is None else custom_row(plan, entry.row, corruption)
 
 
 def _part(entry: Entry, group: int, frame: Frame, units: Units, plan: Recipe) -> Part:

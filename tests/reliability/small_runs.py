@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stopping import contents
+from torch.distributed import TCPStore
 
 from unilmctl.cli import main
 from unilmctl.commands import finetune, pretrain
@@ -109,6 +110,37 @@ class Ended(NamedTuple):
 
 def forked(work: Callable[[], object], said: Path, *, killed_after: float | None = None) -> Ended:
     """Does the work in a copy of this process, which may change whatever it likes, and die."""
+    child = _begun(work, said)
+    if killed_after is not None:
+        time.sleep(killed_after)
+        os.kill(child, signal.SIGKILL)
+    return _ended(child, said)
+
+
+def side_by_side(work: Callable[[int], object], folder: Path, size: int = 2) -> list[Ended]:
+    """Copies of this process that share a run as torchrun's do, each doing its rank's work; how each ended, by rank.
+
+    What each says is in a file of `folder`.
+    """
+    table = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": table.port}
+    agent = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": 0}
+
+    def of(rank: int) -> Callable[[], object]:
+        def mine() -> None:
+            found = {**shared, **agent, "RANK": rank, "LOCAL_RANK": rank}
+            os.environ.update({name: str(value) for name, value in found.items()})
+            work(rank)
+
+        return mine
+
+    said = [folder / f"said-{rank}" for rank in range(size)]
+    children = [_begun(of(rank), said[rank]) for rank in range(size)]
+    return [_ended(child, path) for child, path in zip(children, said, strict=True)]
+
+
+def _begun(work: Callable[[], object], said: Path) -> int:
+    """A copy of this process that does the work; its number."""
     child = os.fork()
     if child == 0:
         code = 98  # not even what was said could be written
@@ -116,10 +148,12 @@ def forked(work: Callable[[], object], said: Path, *, killed_after: float | None
             code = _alone(work, said)
         finally:
             os._exit(code)
-    if killed_after is not None:
-        time.sleep(killed_after)
-        os.kill(child, signal.SIGKILL)
-    return Ended(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said.read_text() if said.exists() else "")
+    return child
+
+
+def _ended(child: int, said: Path) -> Ended:
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return Ended(code, said.read_text() if said.exists() else "")
 
 
 def _alone(work: Callable[[], object], said: Path) -> int:

@@ -39,6 +39,18 @@ def test_steps_are_numbered_counted_and_lower_the_loss() -> None:
     assert not any(step.skipped for step in steps)
 
 
+def test_text_has_no_second_position_whatever_it_learns_beside() -> None:
+    encoder, beside = tiny_encoder(inner_positions=24), feed_of(12, objective="infilling")
+    run(encoder, beside, options_of(warmup=0))
+    inner = encoder.embeddings.inner
+    assert inner is not None
+    assert inner.weight[1:].abs().max() > 0
+    assert inner.weight[0].abs().max() == 0
+    run(encoder, feed_of(4), options_of(steps=1))
+    assert inner.weight.grad is not None, "processes whose batches have no such rows have the same gradients as others"
+    assert inner.weight.grad.abs().max() == 0
+
+
 def test_the_first_step_of_a_warm_up_changes_nothing() -> None:
     encoder = tiny_encoder()
     before = weights(encoder)

@@ -83,7 +83,7 @@ def norm(config: ModelConfig, width: int) -> nn.LayerNorm:
 class Embeddings(nn.Module):
     """Word + position + segment + task, as far as there are tables, normalised; projected where config says so.
 
-    A table of second positions (GLM, arXiv 2103.10360) starts at zero: until it is trained it changes nothing.
+    A table of second positions (GLM, arXiv 2103.10360) starts at zero, and its entry 0, for text, stays there.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -93,7 +93,7 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(config.positions, width) if config.position == "absolute" else None
         self.segment = nn.Embedding(config.segments, width) if config.segments else None
         self.task = nn.Embedding(config.tasks, width) if config.tasks else None
-        self.inner = nn.Embedding(config.inner_positions, width) if config.inner_positions else None
+        self.inner = nn.Embedding(config.inner_positions, width, padding_idx=0) if config.inner_positions else None
         self.norm = norm(config, width)
         self.dropout = Dropout(config.dropout)
         self.project = nn.Linear(width, config.hidden) if config.projected else None

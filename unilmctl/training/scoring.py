@@ -103,6 +103,8 @@ def score(encoder: Encoder, batch: Batch, how: Scoring, scales: Mapping[str, flo
     wanted, places = (here[LANGUAGE_MODEL].slots, {}) if alone else _read(here, encoder)
     ids, positions, segments = (part.to(device) for part in (batch.ids, batch.positions, batch.segments))
     slots, inner = Slots(*(part.to(device) for part in batch.slots)), batch.inner
+    if inner is None and encoder.embeddings.inner is not None:
+        inner = torch.zeros_like(batch.ids)  # changes nothing, and the table has a gradient, as it has elsewhere
     with autocast(device, how.precision):
         hidden, _ = encoder(
             ids, positions, segments, slots, wanted, inner=None if inner is None else inner.to(device)

@@ -33,6 +33,12 @@ def options_of(**sections: Any) -> TrainOptions:
     return train_options(recipe.finetune, recipe.seed)
 
 
+@pytest.mark.parametrize(("given", "words", "classes"), [(None, 0.1, 0.0), (0.2, 0.2, 0.2), (0.0, 0.0, 0.0)])
+def test_label_smoothing_is_of_words_unless_it_is_asked_for(given: float | None, words: float, classes: float) -> None:
+    options = options_of(finetune={"label_smoothing": given})
+    assert (options.label_smoothing, options.class_smoothing) == (words, classes)
+
+
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     return train_tokenizer(["a b c d e f"], kind="wordpiece", size=24)

@@ -150,6 +150,32 @@ def test_every_head_has_its_definitions_gradient() -> None:
     close(found, by_definition(encoder, batch))
 
 
+def learnt(encoder: Encoder, batch: Batch, head: str, how: Scoring) -> dict[str, Tensor]:
+    """The summed loss of one head, and its gradient."""
+    encoder.zero_grad()
+    found = score(encoder, replace(batch, labels={head: batch.labels[head]}), how, {head: 1.0})
+    loss = torch.stack(list(found.values()))[:, 0].sum()
+    return {"loss": loss, **{name: part.grad for name, part in encoder.named_parameters() if part.grad is not None}}
+
+
+def test_classes_and_tags_are_smoothed_as_torch_does_it_and_nothing_else_is() -> None:
+    encoder, batch = headed().train(), pad(rich_rows(), pad_id=0)
+    smoothed = torch.nn.CrossEntropyLoss(label_smoothing=0.3, reduction="sum")
+    for head in ("next-sentence", "topic", "tag"):
+        found = learnt(encoder, batch, head, Scoring(class_smoothing=0.3))
+        encoder.zero_grad()
+        hidden = encoder(batch.ids, batch.positions, batch.segments, batch.slots)[0].flatten(0, 1)
+        loss = smoothed(encoder.scores(head, hidden[batch.labels[head].slots]), batch.labels[head].targets)
+        loss.backward()
+        close(
+            found,
+            {"loss": loss.detach()} | {name: encoder.get_parameter(name).grad for name in found.keys() - {"loss"}},
+        )
+        assert abs(found["loss"] - learnt(encoder, batch, head, Scoring())["loss"]) > 1e-3
+    for head in sorted(ALL - {"next-sentence", "topic", "tag"}):
+        close(learnt(encoder, batch, head, Scoring(class_smoothing=0.3)), learnt(encoder, batch, head, Scoring()))
+
+
 def test_rows_packed_padded_and_one_by_one_have_the_same_gradient() -> None:
     """But for the contrastive head, whose loss is over a batch: its rows are compared with those beside them."""
     encoder = headed().train()

@@ -136,7 +136,10 @@ class Pretrain(Training):
         default=1000, ge=0, le=1000000000, description="Steps in which the learning rate rises from 0."
     )
     label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of the probability that is spread over all tokens."
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the probability that is spread over all tokens, and over the answers of sentence tasks.",
     )
 
     @property

@@ -50,8 +50,12 @@ class Training(Section):
     warmup: Whole = Field(
         default=500, ge=0, le=1000000000, description="Steps in which the learning rate rises from 0."
     )
-    label_smoothing: float = Field(
-        default=0.1, ge=0, lt=1, description="Share of the probability that is spread over all tokens."
+    label_smoothing: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Share of the probability that is spread over all tokens, or over all classes and tags; null: 0.1 "
+        "over tokens, 0 over the others. Numbers, spans and vectors have none.",
     )
     weight_decay: float = Field(
         default=0.01, ge=0, le=1, description="Decoupled weight decay; not on biases and normalisation."

@@ -26,9 +26,13 @@ def counted(kind: str | None, targets: Targets) -> Tensor:
     return torch.ones(len(targets.targets), dtype=torch.bool, device=targets.targets.device)
 
 
-def class_losses(scores: Tensor, wanted: Targets) -> tuple[Tensor, Tensor]:
-    """Cross entropy of scores [N, C]."""
-    losses = functional.cross_entropy(scores, wanted.targets, reduction="none")
+CLASSES = ("class", "token")
+"""Kinds of heads whose losses are `class_losses`."""
+
+
+def class_losses(scores: Tensor, wanted: Targets, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Cross entropy of scores [N, C] against targets of which a share is spread evenly over all classes."""
+    losses = functional.cross_entropy(scores, wanted.targets, reduction="none", label_smoothing=smoothing)
     return losses, scores.argmax(-1) == wanted.targets
 
 
@@ -79,12 +83,11 @@ def contrastive_losses(scores: Tensor, wanted: Targets) -> tuple[Tensor, Tensor]
 
 
 HEAD_LOSSES: Mapping[str, Callable[[Tensor, Targets], tuple[Tensor, Tensor]]] = {
-    "class": class_losses,
-    "token": class_losses,
     "regression": square_losses,
     "span": span_losses,
     "replaced": replaced_losses,
     "contrastive": contrastive_losses,
 }
 """By the kind of head: scores in float32 give losses [N] and which labels were chosen first [N]. (A boundary head
-chooses words, as the language model does.)"""
+chooses words, as the language model does.) None of these is smoothed: a number has no classes, and most slots of a text
+are no answer that could be meant as well."""

@@ -241,7 +241,7 @@ def _accumulate(encoder: Encoder, parts: list[Part], work: Work) -> dict[Key, Te
     """
     options = work.options
     encoder.recompute, encoder.blocks = options.checkpoint_activations, options.block_masks
-    how = Scoring(options.label_smoothing, options.precision, work.teacher)
+    how = Scoring(options.label_smoothing, options.precision, work.teacher, options.class_smoothing)
     weights = _weights(work.labels, options.head_weights)
     sums: dict[Key, Tensor] = {}
     for part in parts:

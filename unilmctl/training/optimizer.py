@@ -17,6 +17,7 @@ class TrainOptions:
     """How a model is trained; the names and defaults are those of a recipe's `finetune` section.
 
     `skip_budget` is the number of steps whose loss or gradient may be no number before training gives up.
+    `label_smoothing` is that of heads that choose words, `class_smoothing` that of heads that choose classes and tags.
     `head_weights` are those of the heads' losses in a step's loss, 1 where none is said.
     """
 
@@ -25,6 +26,7 @@ class TrainOptions:
     schedule: str = "linear"
     warmup: int = 500
     label_smoothing: float = 0.1
+    class_smoothing: float = 0.0
     weight_decay: float = 0.01
     clip: float | None = 1.0
     adam_epsilon: float = 1e-8

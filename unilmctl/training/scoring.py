@@ -18,7 +18,7 @@ from torch import Tensor
 from unilmctl.model import Encoder
 from unilmctl.rows import LANGUAGE_MODEL, Batch, Targets
 from unilmctl.training.distillation import Teacher
-from unilmctl.training.heads import HEAD_LOSSES, counted
+from unilmctl.training.heads import CLASSES, HEAD_LOSSES, class_losses, counted
 from unilmctl.training.loss import Scored, chunked_loss, likeliest, smoothed_loss, word_losses
 from unilmctl.training.precision import autocast
 from unilmctl.training.replaced import generated
@@ -51,11 +51,14 @@ class Tally(NamedTuple):
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a batch is scored: label smoothing of heads that choose words, precision, and who teaches."""
+    """How a batch is scored: label smoothing of heads that choose words, precision, who teaches, and label smoothing of
+    heads that choose classes.
+    """
 
     smoothing: float = 0.0
     precision: str = "float32"
     teacher: Teacher | None = None
+    class_smoothing: float = 0.0
 
 
 def labels_of(encoder: Encoder, batch: Batch) -> dict[Key, int]:
@@ -208,7 +211,10 @@ def _other(
         return chunked_loss(loss_of, torch.cat(states, -1), torch.arange(len(targets), device=device), scale=scale)
     with autocast(device, how.precision):
         scores = encoder.scores(head, states[0])
-    losses, correct = HEAD_LOSSES[kind](scores.float(), wanted)
+    if kind in CLASSES:
+        losses, correct = class_losses(scores.float(), wanted, how.class_smoothing)
+    else:
+        losses, correct = HEAD_LOSSES[kind](scores.float(), wanted)
     total = losses.sum()
     if scale is not None:
         torch.autograd.backward(total * scale)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from stopping import StopAt, contents
 
 from unilmctl.commands import finetune, generate, score
@@ -83,6 +84,27 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(monkeypatch: pytest.Monk
     assert contents(Path("run/checkpoints/step-40")) == contents(Path("whole/checkpoints/step-40"))
 
 
+def test_adapters_and_a_head_learn_labels() -> None:
+    base = (
+        train("run=first", "finetune.steps=2", "finetune.warmup=1", "finetune.save_every=2").run / "checkpoints/step-2"
+    )
+    lines = RECIPE.replace(", train: {kind: wordpiece, size: 60}", "").splitlines()
+    begun = [f"model: {{init: {base}}}" if one.startswith("model:") else one for one in lines]
+    Path("recipe.yaml").write_text("\n".join(begun))
+    report = train("finetune.lora={rank: 4, targets: [qkv, inner]}", "finetune.learning_rate=2e-2")
+    assert report.best is not None
+    assert report.best.value == 100
+    assert answers() == [line(number)["label"] for number in range(60, 80)]
+    before, after = (load_model(path).encoder.state_dict() for path in (base, report.run / "checkpoints/step-40"))
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert {name for name in changed if name.startswith("layers.")} == {
+        "layers.0.attention.qkv.weight",
+        "layers.0.inner.weight",
+    }
+    assert {name.partition(".")[0] for name in changed} == {"layers", "pooler", "extra"}
+    assert (report.run / "checkpoints/step-40/adapter/adapter_model.safetensors").exists()
+
+
 def test_two_texts_and_a_number() -> None:
     alike = [n % 5 == n * 2 % 5 for n in range(50)]
     texts = [{"a": f"the {REST[n % 5]}", "b": f"a {REST[n * 2 % 5]}"} for n in range(50)]
@@ -136,7 +158,7 @@ def test_what_cannot_be_learnt_is_refused() -> None:
     write("train.jsonl", [{"text": "a", "label": "x"}] * 4)
     with pytest.raises(DataError, match="train.jsonl:1: 'x' is not a number"):
         train("finetune.task=regress", "data.valid=null", "finetune.keep_best_by=loss")
-    with pytest.raises(RecipeError, match=r"finetune.distil: the whole model learns to classify"):
+    with pytest.raises(RecipeError, match=r"finetune.distil: the model learns to classify from the data alone"):
         train("finetune.distil={teacher: run}")
     with pytest.raises(RecipeError, match=r"second text is for tasks with labels"):
         train("finetune.task=generate", "data.train.second=x")

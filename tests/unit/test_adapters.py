@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tiny_training import feed_of, options_of, tiny_encoder, weights
 
-from unilmctl.model import Encoder
+from unilmctl.model import Encoder, HeadConfig
 from unilmctl.model.adapters import Adapting, adapt, adapters, merged
 from unilmctl.training import build_optimizer, train
 from unilmctl.training.averages import Averages, hidden_tensors, load_hidden, shown
@@ -67,6 +67,17 @@ def test_adapters_alone_are_trained(targets: tuple[str, ...]) -> None:
     assert {name.rsplit(".", 1)[1] for name in added} == {"up", "down"}
     assert len(added) == 2 * 2 * len(targets)
     assert all(after[name].abs().sum() > 0 for name in added)
+
+
+def test_heads_are_trained_beside_adapters() -> None:
+    heads = (HeadConfig("topic", "class", 3), HeadConfig("tag", "token", 4), HeadConfig("other", "span"))
+    encoder = Encoder(tiny_encoder().config.with_heads(*heads))
+    encoder.initialize(torch.Generator().manual_seed(1))
+    adapt(encoder, how("inner"), seed=3, heads=["topic", "tag"])
+    trained = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    inner = {f"layers.{layer}.inner.{name}" for layer in range(2) for name in ("down", "up")}
+    own = {f"extra.{head}.dense.{name}" for head in ("topic", "tag") for name in ("weight", "bias")}
+    assert trained == inner | own | {"pooler.weight", "pooler.bias"}
 
 
 def test_what_is_shown_computes_the_same_without_adapters() -> None:

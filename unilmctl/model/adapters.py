@@ -6,7 +6,7 @@ Shapes: I inputs and O outputs of a linear layer, P parts of its outputs, r rank
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,9 +56,15 @@ class Adapted(nn.Linear):
         return functional.linear(values, self.weight, self.bias) + self.scale * added
 
 
-def adapt(encoder: Encoder, how: Adapting, *, seed: int) -> None:
-    """Freezes the encoder and puts adapters on its linear layers; what it computes does not change yet."""
+def adapt(encoder: Encoder, how: Adapting, *, seed: int, heads: Iterable[str] = ()) -> None:
+    """Freezes the encoder, but for these heads, and puts adapters on its linear layers.
+
+    What it computes does not change yet.
+    """
     encoder.requires_grad_(requires_grad=False)
+    for head in heads:
+        for parameter in encoder.parameters_of(head):
+            parameter.requires_grad_()
     generator = torch.Generator().manual_seed(seed)
     for number in range(encoder.config.distinct_layers):
         for target in how.targets:

@@ -17,10 +17,9 @@ def task_relations(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Br
         for name, _ in written_otherwise(recipe, ("second",)):
             yield Broken(f"data.{name}.second finetune.task", "a second text is for tasks with labels")
         return
-    for key in ("lora", "distil"):
-        if getattr(recipe.finetune, key) is not None:
-            what = f"learns to {recipe.finetune.task}" if recipe.tasks is None else "learns several tasks"
-            yield Broken(f"finetune.{key} finetune.task tasks", f"the whole model {what}, from the data alone")
+    if recipe.finetune.distil is not None:
+        what = f"the model learns to {recipe.finetune.task}" if recipe.tasks is None else "several tasks are learnt"
+        yield Broken("finetune.distil finetune.task tasks", f"{what} from the data alone")
     if recipe.data.generated is not None and recipe.finetune.task != "generate":
         yield Broken("data.generated finetune.task", "built-in data is to be written, not labelled")
     if "similar" in recipe.learnt and ("finetune", "objective") in written and recipe.finetune.objective != "causal":

@@ -9,7 +9,7 @@ from unilmctl.recipe.values import Criterion, Device, Folder, Share, Text, Whole
 
 
 class Lora(Section):
-    """Low-rank adapters: only they are trained, and merged into the model that is saved."""
+    """Low-rank adapters: only they and the heads of tasks are trained; they are merged into the model that is saved."""
 
     rank: Whole = Field(default=8, ge=1, le=4096, description="Rank of the adapters.")
     alpha: float = Field(default=16.0, gt=0, le=65536, description="What they add is multiplied with alpha / rank.")
@@ -151,7 +151,8 @@ class Pairs(Section):
     )
     lora: Lora | None = Field(
         default=None,
-        description="Train low-rank adapters alone; a checkpoint holds them in peft's form too. null: the whole model.",
+        description="Train low-rank adapters, and heads of tasks; a checkpoint holds the adapters in peft's form too. "
+        "null: the whole model.",
     )
     distil: Distil | None = Field(default=None, description="Learn from a teacher as well; null: from the data alone.")
 

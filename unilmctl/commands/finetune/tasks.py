@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from unilmctl import preparation
-from unilmctl.commands.finetune.ingredients import frame_of, validation_of
+from unilmctl.commands.finetune.ingredients import adapting_of, frame_of, validation_of
 from unilmctl.commands.finetune.lessons import mixed_feed, objective_of
 from unilmctl.commands.finetune.measuring import SeveralMeasures, label_validation_of
 from unilmctl.commands.finetune.starting import trained_card
@@ -26,6 +26,7 @@ from unilmctl.fitting import (
 )
 from unilmctl.fitting.preparing import tell, wanted_splits, wanted_tokenizer, with_progress
 from unilmctl.model import HeadConfig
+from unilmctl.model.adapters import adapt
 from unilmctl.model.heads import HeadKind
 from unilmctl.objectives import CONTRASTIVE
 from unilmctl.preparation import PreparedTasks, TaskData
@@ -78,6 +79,8 @@ def assemble(
         again=lambda path: _resumed(load_model(path), plan),
     )
     card = card_of(plan, lessons, prepared, card)
+    if (adapting := adapting_of(plan)) is not None:
+        adapt(encoder, adapting, seed=plan.seed, heads=[head.name for head in heads_of(plan, lessons, prepared)])
     place(encoder, section, processes)
     options = replace(train_options(section, plan.seed), head_weights=section.head_weights)
     frame = frame_of(plan, prepared.tokenizer, card)
@@ -120,6 +123,12 @@ def head_of(lesson: Lesson, labels: Sequence[str], plan: Recipe) -> HeadConfig |
     return HeadConfig(lesson.name, KINDS[lesson.task], len(names) or {REGRESS: 1, SPAN: 2}[lesson.task], names)
 
 
+def heads_of(plan: Recipe, lessons: Sequence[Lesson], prepared: PreparedTasks) -> list[HeadConfig]:
+    """The heads of the tasks that have one."""
+    found = [head_of(one, prepared.tasks[one.name].labels, plan) for one in lessons]
+    return [head for head in found if head is not None]
+
+
 def card_of(plan: Recipe, lessons: Sequence[Lesson], prepared: PreparedTasks, card: ModelCard) -> ModelCard:
     """The card of the models that this recipe makes: the starting model's, what it learns to write, and the tasks."""
     known = {**card.tasks, **{one.name: _task(plan, one, prepared) for one in lessons}}
@@ -152,8 +161,7 @@ def _starting(plan: Recipe, lessons: Sequence[Lesson], prepared: PreparedTasks) 
     writes = any(one.task in WRITES for one in lessons)
     needed = plan.tokens.max_source + (plan.tokens.max_target if writes else 0)
     (encoder, card), notes = begun(plan, prepared.tokenizer, positions=needed)
-    found = [head_of(one, prepared.tasks[one.name].labels, plan) for one in lessons]
-    heads = [head for head in found if head is not None]
+    heads = heads_of(plan, lessons, prepared)
     encoder = with_heads(encoder, heads, torch.Generator().manual_seed(plan.seed)) if heads else encoder
     return Loaded(encoder, card), notes if writes else [note for note in notes if "language-model head" not in note]
 

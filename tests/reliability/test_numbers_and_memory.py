@@ -15,6 +15,7 @@ import torch
 from small_runs import Trial, furnish
 from tiny_training import feed_of, optimizer_of, options_of, tiny_encoder, weights
 
+from unilmctl.commands import generate, score
 from unilmctl.errors import NumericError, OutOfMemory
 from unilmctl.model import Encoder
 from unilmctl.rows import Batch
@@ -27,6 +28,7 @@ ERRORS: dict[str, Callable[[], Exception]] = {
     "gpu": lambda: torch.OutOfMemoryError("CUDA out of memory."),
 }
 Score = Callable[..., Any]
+LONG = pytest.mark.reliability
 
 
 def failing(score: Score, when: Callable[[int, Batch], bool], error: Callable[[], Exception], after: bool) -> Score:
@@ -110,6 +112,80 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     furnish(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def short_of_memory(forward: Score, rows: int, sizes: list[int]) -> Score:
+    """`Encoder.forward` that has memory for so many rows; notes how many it was given."""
+
+    def forwarded(self: Encoder, ids: torch.Tensor, *rest: Any, **more: Any) -> Any:
+        sizes.append(len(ids))
+        if len(ids) > rows:
+            raise RuntimeError(CPU)
+        return forward(self, ids, *rest, **more)
+
+    return forwarded
+
+
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=LONG), 3])
+@pytest.mark.parametrize("kind", ["pairs", "labels", "text"])
+def test_validation_is_cut_too(kind: str, rows: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, sizes = Trial(kind, (f"{'pretrain' if kind == 'text' else 'finetune'}.batch_tokens=300",)), []
+    expected, score = trial.run("whole"), loop.score
+
+    def too_large(_: int, batch: Batch) -> bool:
+        sizes.append(0 if torch.is_grad_enabled() else len(batch.ids))
+        return sizes[-1] > rows
+
+    monkeypatch.setattr(loop, "score", failing(score, too_large, MemoryError, after=False))
+    found = trial.run("cut")
+    assert max(sizes) > rows
+    assert {name: found[name] for name in expected if "log" not in name and "state" not in name} == {
+        name: expected[name] for name in expected if "log" not in name and "state" not in name
+    }
+    logs = [[entry["loss"] for entry in log["log.jsonl"]] for log in (found, expected)]
+    assert logs[0] == pytest.approx(logs[1], rel=1e-5)
+
+
+def said(kind: str, name: str) -> list[dict[str, Any]]:
+    """What a trained model says of the lines that it has learnt."""
+    command = {"labels": generate, "pairs": score}[kind]
+    command.run(source=f"{kind}.jsonl", model=Path("run"), output=Path(name), as_json=True)
+    return [json.loads(line) for line in Path(name).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=LONG), 2, pytest.param(7, marks=LONG)])
+@pytest.mark.parametrize("kind", ["labels", "pairs"])
+def test_labels_and_scores_are_given_a_few_lines_at_a_time(
+    kind: str, rows: int, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Trial(kind, ()).run("run")
+    expected, sizes = said(kind, "expected"), list[int]()
+    monkeypatch.setattr(Encoder, "forward", short_of_memory(Encoder.forward, rows, sizes))
+    for found, wanted in zip(said(kind, "found"), expected, strict=True):
+        if kind == "labels":
+            assert found["label"] == wanted["label"]
+            assert found["probabilities"] == pytest.approx(wanted["probabilities"], abs=1e-6)
+        else:
+            assert found["token_scores"] == pytest.approx(wanted["token_scores"], abs=1e-5)
+    assert len([size for size in sizes if size > rows]) < 6, "what was too large is not tried again and again"
+    assert max(sizes) == 24
+
+
+@pytest.mark.parametrize("kind", ["labels", "pairs"])
+def test_a_line_that_does_not_fit_alone_ends_in_one_line(
+    kind: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Trial(kind, ()).run("run")
+    monkeypatch.setattr(Encoder, "forward", short_of_memory(Encoder.forward, 0, []))
+    with pytest.raises(OutOfMemory, match="^memory does not hold the reading of a single line$"):
+        said(kind, "found")
+
+
+def test_a_validation_example_that_does_not_fit_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    never = failing(loop.score, lambda *_: not torch.is_grad_enabled(), MemoryError, after=False)
+    monkeypatch.setattr(loop, "score", never)
+    with pytest.raises(OutOfMemory, match=r"^validation: memory does not hold a single example \(number 3, 16 "):
+        Trial("pairs", ()).run("run")
 
 
 TRIAL = Trial("pairs", ("finetune.evaluate_every=6", "finetune.accumulate=2"))

@@ -218,8 +218,8 @@ def test_validation_loss_is_per_label_and_without_dropout() -> None:
     encoder = tiny_encoder(dropout=0.5)
     feed = feed_of(6, size=4)
     batches = [feed.batch(0, indices) for indices in feed.order(0)]
-    found = evaluate_loss(encoder, batches, options_of(label_smoothing=0.1))
-    assert found == evaluate_loss(encoder, batches, options_of())
+    found = evaluate_loss(encoder, feed, options_of(label_smoothing=0.1))
+    assert found == evaluate_loss(encoder, feed, options_of())
     total, labels = 0.0, 0
     with torch.no_grad():
         for batch in batches:
@@ -229,7 +229,7 @@ def test_validation_loss_is_per_label_and_without_dropout() -> None:
             total += float(torch.nn.functional.cross_entropy(logits, wanted.targets, reduction="sum"))
             labels += len(wanted.targets)
     assert found == pytest.approx(total / labels, rel=1e-5)
-    assert evaluate_loss(encoder, batches, options_of(), stop=after(1)) is None
+    assert evaluate_loss(encoder, feed, options_of(), stop=after(1)) is None
 
 
 def test_a_feed_begins_where_it_is_told() -> None:

@@ -89,6 +89,11 @@ def rich_feed(count: int = 12, size: int = 4) -> Feed[Example]:
     return replace(feed_of(count, size=size), objective=rich)
 
 
+def feed_of_rows(rows: list[Row], times: int = 1) -> Feed[Row]:
+    """The rows as they are, in one batch, so many times an epoch."""
+    return Feed(rows, lambda row, *_: row, FRAME, lambda _: [np.arange(len(rows))] * times, 0)
+
+
 def weighted(batches: Iterable[Batch], encoder: Encoder) -> dict[str, float]:
     """A different weight for each head, divided by its labels."""
     counts = dict.fromkeys(sorted(ALL), 0)
@@ -235,7 +240,7 @@ def test_a_step_tells_of_every_group_and_head() -> None:
 
 def test_accuracy_is_the_share_of_first_choices() -> None:
     encoder, batch = headed().eval(), pad(rich_rows(), pad_id=0)
-    found = evaluate(encoder, [batch, batch], options_of())
+    found = evaluate(encoder, feed_of_rows(rich_rows(), times=2), options_of())
     with torch.no_grad():
         hidden = encoder(batch.ids, batch.positions, batch.segments, batch.slots)[0].flatten(0, 1)
         for head, scores in (("lm", encoder.logits), ("tag", lambda states: encoder.scores("tag", states))):
@@ -302,7 +307,7 @@ def test_the_validation_loss_weighs_the_heads() -> None:
     with torch.no_grad():
         hidden = encoder.eval()(batch.ids, batch.positions, batch.segments, batch.slots)[0].flatten(0, 1)
         expected = functional.cross_entropy(encoder.scores("topic", hidden[wanted.slots]), wanted.targets)
-    assert evaluate_loss(encoder, [batch], options) == pytest.approx(float(expected), rel=1e-5)
+    assert evaluate_loss(encoder, feed_of_rows(rich_rows()), options) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_bfloat16_is_near() -> None:

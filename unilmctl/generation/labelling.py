@@ -23,8 +23,8 @@ from unilmctl.data.labelled import CLASSIFY, REGRESS, SPAN, TAG, plain_of
 from unilmctl.data.parsing import Text
 from unilmctl.data.parts import Part, Parting
 from unilmctl.errors import ModelError, UsageError
-from unilmctl.generation.budget import budgeted
 from unilmctl.generation.model import Opened
+from unilmctl.generation.room import READING, Room
 from unilmctl.objectives import CONTRASTIVE, answer_slots, read_row
 from unilmctl.rows import Frame, Row, pad
 from unilmctl.visibility import Slots
@@ -67,7 +67,7 @@ class Labeller:
         """ModelError when the model has no such head."""
         self.encoder, self.tokenizer = opened.encoder.eval(), opened.tokenizer
         heads = {head.name: head for head in self.encoder.config.heads_extra}
-        self.task, self.batch_tokens = task_of(opened.card, name)[1], batch_tokens
+        self.task, self.room = task_of(opened.card, name)[1], Room(batch_tokens, READING)
         head = CONTRASTIVE if self.task["task"] == "similar" else name
         if head not in heads:
             raise ModelError(f"the model folder says that there is a head '{head}', and there is none")
@@ -100,11 +100,11 @@ class Labeller:
     def _scored(self, parts: list[Part]) -> list[Tensor]:
         """What the head gives for each part: [C] or [D], of a part with several slots [slots, C]."""
         rows = [read_row(np.array(one.source, np.int64), np.array(one.second, np.int64), self.frame) for one in parts]
-        found: dict[int, Tensor] = {}
-        for places in budgeted([len(row) for row in rows], self.batch_tokens):
-            given = self._given([rows[place] for place in places], [parts[place] for place in places])
-            found.update(zip(places, given, strict=True))
-        return [found[place] for place in range(len(parts))]
+
+        def given(places: list[int]) -> list[Tensor]:
+            return self._given([rows[place] for place in places], [parts[place] for place in places])
+
+        return self.room.worked([len(row) for row in rows], given)
 
     @torch.inference_mode()
     def _given(self, rows: list[Row], parts: list[Part]) -> list[Tensor]:

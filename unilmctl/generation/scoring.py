@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from unilmctl.errors import DataError, UsageError
-from unilmctl.generation.budget import budgeted
 from unilmctl.generation.generator import continues, frame_of, reading_of
 from unilmctl.generation.recurrence import scores_in_pieces
+from unilmctl.generation.room import READING, Room
 from unilmctl.model import Encoder
 from unilmctl.objectives import Corruption, build
 from unilmctl.rows import LANGUAGE_MODEL, Example, Labels, Row, pad
@@ -58,7 +58,7 @@ class Scorer:
         """UsageError and ModelError as in `Generator`, and for a `memory` where the model does not go on with texts."""
         self.encoder = encoder.eval()
         self.scoring = scoring
-        self.batch_tokens = batch_tokens
+        self.room = Room(batch_tokens, READING)
         self.frame = frame_of(encoder, card, tokenizer.roles, max_length)
         self.continues = continues(card)
         if memory is not None and not self.continues:
@@ -77,11 +77,7 @@ class Scorer:
         """The score of each row that `row` made."""
         if self.memory is not None:
             return [self._scored(scores_in_pieces(self.encoder, row, self.memory)) for row in rows]
-        results: dict[int, Scored] = {}
-        for places in budgeted([len(row) for row in rows], self.batch_tokens):
-            found = self._batch([rows[place] for place in places])
-            results.update(zip(places, found, strict=True))
-        return [results[place] for place in range(len(rows))]
+        return self.room.worked([len(row) for row in rows], lambda places: self._batch([rows[i] for i in places]))
 
     def row(self, source: Sequence[int], target: Sequence[int]) -> Row:
         """The row whose labels are every token of the target and its end; DataError when it does not fit."""

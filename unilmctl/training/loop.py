@@ -11,7 +11,7 @@ Shapes: B rows, T tokens, N labels, D hidden width.
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
@@ -25,7 +25,6 @@ from unilmctl.errors import NumericError, ran_out_of_memory
 from unilmctl.model import Encoder
 from unilmctl.model.blocks import require_blocks
 from unilmctl.model.memory import keep_freed_memory
-from unilmctl.rows import Batch
 from unilmctl.training.distillation import Teacher
 from unilmctl.training.distributed import ALONE, Processes
 from unilmctl.training.feed import BEGINNING, Feed, Position
@@ -149,28 +148,37 @@ def _step(
 
 
 def evaluate_loss(
-    encoder: Encoder, batches: Iterable[Batch], options: TrainOptions, *, stop: Callable[[], bool] = lambda: False
+    encoder: Encoder, feed: Feed[Any], options: TrainOptions, *, stop: Callable[[], bool] = lambda: False
 ) -> float | None:
-    """The loss over `batches` as that of a step, but without label smoothing and dropout; None when `stop` said yes."""
-    tallies = evaluate(encoder, batches, options, stop=stop)
+    """The loss over `feed` as that of a step, but without label smoothing and dropout; None when `stop` said yes."""
+    tallies = evaluate(encoder, feed, options, stop=stop)
     return None if tallies is None else step_loss(tallies, options.head_weights)
 
 
 @torch.no_grad()
 def evaluate(
-    encoder: Encoder, batches: Iterable[Batch], options: TrainOptions, *, stop: Callable[[], bool] = lambda: False
+    encoder: Encoder, feed: Feed[Any], options: TrainOptions, *, stop: Callable[[], bool] = lambda: False
 ) -> dict[Key, Tally] | None:
-    """What groups and heads lose over `batches`, without label smoothing and dropout; None when `stop` said yes."""
+    """What groups and heads lose over the first epoch of `feed`, without label smoothing and dropout.
+
+    None when `stop` said yes. What memory does not hold is done in smaller parts, as in training.
+    """
     encoder.eval()
     counts: Counter[Key] = Counter()
     sums: dict[Key, Tensor] = {}
-    for number, batch in enumerate(batches):
-        if stop():
-            return None
-        counts.update(labels_of(encoder, batch))
-        with _seeded(encoder, options.seed, 0, (number,)):  # a generator draws
-            found = score(encoder, batch, Scoring(precision=options.precision))
-        _add(sums, {place: sum_.double() for place, sum_ in found.items()})
+    limit: int | None = None
+    for number, indices in enumerate(feed.order(0)):
+        waiting = below(limit, [Part(feed.batch(0, indices), (number,), True, 0, indices)], feed)
+        while waiting:
+            if stop():
+                return None
+            found = _scored(encoder, waiting[0], Scoring(precision=options.precision), (options.seed, 0))
+            if found is None:
+                limit = require_several(waiting[0], "validation")
+                waiting = below(limit, waiting, feed)
+                continue
+            counts.update(labels_of(encoder, waiting.pop(0).batch))
+            _add(sums, {place: sum_.double() for place, sum_ in found.items()})
     return _tallies(counts, sums)
 
 
@@ -226,18 +234,14 @@ def _accumulated(
         found = _accumulate(encoder, parts, work)
         if not isinstance(found, Part):
             return found, limit
-        require_several(found, work.step)
-        limit = found.size
+        limit = require_several(found, f"step {work.step + 1}")
         parts = below(limit, parts, feed)
-        if encoder.head.bias.is_cuda:
-            torch.cuda.empty_cache()
 
 
 def _accumulate(encoder: Encoder, parts: list[Part], work: Work) -> dict[Key, Tensor] | Part | None:
     """Adds up the gradients of the parts, and returns what `score` does.
 
-    None when `stop` said yes, the part when one was more than memory holds; processes that share the model out cannot
-    do a part again by themselves.
+    None when `stop` said yes, the part when one was more than memory holds.
     """
     options = work.options
     encoder.recompute, encoder.blocks = options.checkpoint_activations, options.block_masks
@@ -248,15 +252,29 @@ def _accumulate(encoder: Encoder, parts: list[Part], work: Work) -> dict[Key, Te
         if work.stop():
             return None
         scales = {head: part.counted * weight for head, weight in weights.items()}
-        try:
-            with _seeded(encoder, options.seed, work.step, part.key):
-                found = score(encoder, part.batch, how, scales)
-        except (RuntimeError, MemoryError) as error:
-            if is_sharded(encoder) or not ran_out_of_memory(error):
-                raise
+        found = _scored(encoder, part, how, (options.seed, work.step), scales)
+        if found is None:
             return part
         _add(sums, {place: part.counted * sum_ for place, sum_ in found.items()})
     return sums
+
+
+def _scored(
+    encoder: Encoder, part: Part, how: Scoring, seeds: tuple[int, int], scales: Mapping[str, float] | None = None
+) -> dict[Key, Tensor] | None:
+    """What `score` does with a part, drawing from `seeds` (run, step) and its key; None when memory does not hold it.
+
+    Processes that share the model out cannot do a part again by themselves.
+    """
+    try:
+        with _seeded(encoder, *seeds, part.key):
+            return score(encoder, part.batch, how, scales)
+    except (RuntimeError, MemoryError) as error:
+        if is_sharded(encoder) or not ran_out_of_memory(error):
+            raise
+    if encoder.head.bias.is_cuda:
+        torch.cuda.empty_cache()
+    return None
 
 
 def _weights(labels: Counter[Key], weights: Mapping[str, float]) -> dict[str, float]:

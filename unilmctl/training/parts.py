@@ -1,9 +1,10 @@
 """What a process does of a step at a time, and what it does when that is more than its memory holds.
 
 A part that does not fit is cut in two, until it is one example, and the step is done again from its beginning: a
-gradient that was half added up is of no use. From then on parts of that size are cut beforehand. The gradient is the
-same but for the order in which it is added up, and for dropout, whose numbers are drawn part by part. A head whose
-labels are compared with each other (contrastive) compares those of a part.
+gradient that was half added up is of no use. (Validation adds up no gradient, and goes on with the halves.) From then
+on parts of that size are cut beforehand. The gradient is the same but for the order in which it is added up, and for
+dropout, whose numbers are drawn part by part. A head whose labels are compared with each other (contrastive) compares
+those of a part.
 """
 
 from typing import Any, NamedTuple
@@ -51,13 +52,14 @@ def below(limit: int | None, parts: list[Part], feed: Feed[Any]) -> list[Part]:
     return found
 
 
-def require_several(part: Part, step: int) -> None:
-    """OutOfMemory when a part that did not fit is one example and cannot be cut."""
+def require_several(part: Part, where: str) -> int:
+    """The size below which parts must be cut when this one did not fit; OutOfMemory when it is one example."""
     if len(part.indices) == 1:
         raise OutOfMemory(
-            f"step {step + 1}: memory does not hold a single example (number {part.indices[0]}, {part.size:,} tokens)",
+            f"{where}: memory does not hold a single example (number {part.indices[0]}, {part.size:,} tokens)",
             "shorten the examples (tokens.max_source, max_target, max_length), or set checkpoint_activations: true",
         )
+    return part.size
 
 
 def _halves(feed: Feed[Any], part: Part) -> list[Part]:

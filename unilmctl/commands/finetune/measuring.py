@@ -43,8 +43,7 @@ class LabelValidation:
 
     def measure(self, encoder: Encoder, stop: Callable[[], bool]) -> dict[str, Any] | None:
         """`loss` per label, every score by name, and `examples`; None when `stop` said yes."""
-        batches = (self.feed.batch(0, indices) for indices in self.feed.order(0))
-        loss = evaluate_loss(encoder, batches, self.options, stop=stop)
+        loss = evaluate_loss(encoder, self.feed, self.options, stop=stop)
         if loss is None or stop():
             return None
         said = self.say(encoder, self.texts)

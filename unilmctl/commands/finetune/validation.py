@@ -32,8 +32,7 @@ class Validation:
 
     def measure(self, encoder: Encoder, stop: Callable[[], bool]) -> dict[str, Any] | None:
         """`loss` per label, every score by name, and `examples`; None when `stop` said yes."""
-        batches = (self.feed.batch(0, indices) for indices in self.feed.order(0))
-        tallies = evaluate(encoder, batches, self.options, stop=stop)
+        tallies = evaluate(encoder, self.feed, self.options, stop=stop)
         if tallies is None:
             return None
         texts = self.decode(encoder, self.sources, stop)

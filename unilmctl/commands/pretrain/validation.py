@@ -20,8 +20,7 @@ class Validation:
 
     def measure(self, encoder: Encoder, stop: Callable[[], bool]) -> dict[str, Any] | None:
         """`loss`, the weighted sum of those of the heads, and `parts` of each objective; None when `stop` said yes."""
-        batches = (self.feed.batch(0, indices) for indices in self.feed.order(0))
-        tallies = evaluate(encoder, batches, self.options, stop=stop)
+        tallies = evaluate(encoder, self.feed, self.options, stop=stop)
         if tallies is None:
             return None
         return {"loss": step_loss(tallies, self.options.head_weights), **parts_of(tallies, self.names)}

@@ -2,11 +2,13 @@
 
 `options` says how to decode, `strategy` by which search, `wishes` what an output is to be; `model` opens model folders,
 `generator` decodes batches of token ids, `scoring` gives the log-probabilities of given targets (`recurrence` in long
-texts), `labelling` asks heads what they say of a text. `lines` reads records as they arrive, `stream` answers them in
-order. `work` is what waits to be decoded, `workers` the processes that do it, `sharding` divides one input among
-several commands.
+texts), `labelling` asks heads what they say of a text, `filling` fills the gaps of lines (`gapped` knows them). `lines`
+reads records as they arrive, `stream` answers them in order. `work` is what waits to be decoded, `workers` the
+processes that do it, `sharding` divides one input among several commands.
 """
 
+from unilmctl.generation.filling import ORDERS, Filler, Filling
+from unilmctl.generation.gapped import Gapped, gapped
 from unilmctl.generation.generator import Generator
 from unilmctl.generation.labelling import Labeller, Said, task_of
 from unilmctl.generation.lines import Item, open_lines, read_records
@@ -30,7 +32,11 @@ __all__ = [
     "Digest",
     "Decode",
     "CAN_FORK",
+    "ORDERS",
     "Answer",
+    "Filler",
+    "Filling",
+    "Gapped",
     "GenerateOptions",
     "Generator",
     "Hypothesis",
@@ -41,6 +47,7 @@ __all__ = [
     "Scored",
     "Scorer",
     "Tally",
+    "gapped",
     "generate_stream",
     "open_lines",
     "open_model",

@@ -115,9 +115,12 @@ class Cache:
         targets = places.columns[:, :, None, :].expand(-1, -1, queries, -1)
         return past.scatter(3, targets, among).view(sentences, 1, beams * queries, self.columns)
 
-    def keep(self, places: Places, count: int) -> None:
-        """The first `count` new tokens of each row stay: its beam reads them from now on."""
-        self.seen.scatter_(2, places.columns[:, :, :count], value=True)
+    def keep(self, places: Places, kept: int | Tensor) -> None:
+        """The first `kept` new tokens of each row, or those of `kept` [R, Q], stay: its beam reads them from now on."""
+        if isinstance(kept, Tensor):
+            self.seen.scatter_(2, places.columns, kept.view(places.columns.shape))
+        else:
+            self.seen.scatter_(2, places.columns[:, :, :kept], value=True)
 
     def reordered(self, rows: Tensor, sentences: Tensor | None = None) -> "Cache":
         """Beam r continues beam `rows[r]` [R'] of the same sentence; only `sentences` [N'] stay, in that order."""
@@ -152,8 +155,8 @@ class Cache:
 
     def _used(self) -> int:
         """Columns up to the last one that is read, in steps of `STRIDE`."""
-        last = int(self.seen.any(1).any(0).nonzero()[-1])
-        return -(-(last + 1) // STRIDE) * STRIDE
+        read = self.seen.any(1).any(0).nonzero()
+        return -(-(int(read[-1]) + 1) // STRIDE) * STRIDE if len(read) else 0
 
     def _resize(self, room: int, columns: int) -> None:
         """Room for so many sentences and columns; one layer after the other, so that little memory is held twice.

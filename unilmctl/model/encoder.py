@@ -128,14 +128,23 @@ class Encoder(nn.Module):
         return self._finished(hidden), fresh
 
     def step(
-        self, ids: Tensor, positions: Tensor, segments: Tensor, slots: Slots, cache: Cache, *, kept: int, asked: int
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        segments: Tensor,
+        slots: Slots,
+        cache: Cache,
+        *,
+        kept: int | Tensor,
+        asked: int,
+        inner: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """New tokens [R, Q] after those in the cache, of which the first `kept` a row stay there.
+        """New tokens [R, Q] after those in the cache, of which the first `kept` a row, or `kept` [R, Q], stay there.
 
         Returns hidden states [R, q, D] of the last `asked` = q, and the last layer's attention weights [N, A, B * q, C]
-        over the columns.
+        over the columns. `inner` [R, Q] as in `forward`.
         """
-        hidden = self.embeddings(ids, positions, segments)
+        hidden = self.embeddings(ids, positions, segments, inner)
         places = cache.place(positions)
         mask = cache.mask(slots, places, cache.tables[0].dtype)
         queries, keys = positions.view(cache.sentences, -1), cache.positions[: cache.sentences]

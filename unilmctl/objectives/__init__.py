@@ -1,9 +1,10 @@
 """Objectives: from an example to a row. None of them builds a mask: each only says when its tokens are written.
 
 `pairs` holds the rows of fine-tuning; `cloze`, `orders` and `infilling` those of pre-training on text, `heads` those
-with labels for further heads; `sentences` makes examples of passages, `custom` makes objectives of what a recipe says.
-`corruption` says which tokens are predicted and what is put in their place, `layout` puts columns side by side,
-`lengths` knows how long a row will be. All randomness comes from the generator that the caller passes in.
+with labels for further heads, `gaps` those that fill what is missing; `sentences` makes examples of passages, `custom`
+makes objectives of what a recipe says. `corruption` says which tokens are predicted and what is put in their place,
+`layout` puts columns side by side, `lengths` knows how long a row will be. All randomness comes from the generator that
+the caller passes in.
 
 An objective on text reads `Example(text, empty)`; one on two segments reads both; a text objective that is given both
 joins them.
@@ -28,6 +29,7 @@ from unilmctl.objectives.corruption import (
     words,
 )
 from unilmctl.objectives.custom import CustomRow, parse_row
+from unilmctl.objectives.gaps import GAP_ROWS, gap_row, gaps
 from unilmctl.objectives.heads import BOUNDARY, CONTRASTIVE, REACH, REPLACED, replaced, similar, span_boundary
 from unilmctl.objectives.infilling import in_place_row, infilling, infilling_in_place, infilling_row
 from unilmctl.objectives.layout import windowed
@@ -53,6 +55,7 @@ __all__ = [
     "CONTRASTIVE",
     "DECODING",
     "DEFAULT",
+    "GAP_ROWS",
     "LENGTHS",
     "OBJECTIVES",
     "PAIRINGS",
@@ -77,6 +80,8 @@ __all__ = [
     "cloze",
     "compensated_row",
     "corrupt",
+    "gap_row",
+    "gaps",
     "in_place_row",
     "infilling",
     "infilling_in_place",

@@ -36,7 +36,8 @@ class ModelCard:
     between source and target, "target" or "source" (see `rows.Frame`).
     `tasks`: what it was trained for, by name; none for a model that only writes.
     `head_trained`: False while the language-model head has never been trained. `generate`: decoding defaults by option
-    name. `version`: of the library that wrote it.
+    name. `fills`: the objectives by which it fills gaps, the best first, with their segment ids of source and target;
+    none for a model that was taught none, None for one of which nobody knows. `version`: of the library that wrote it.
     """
 
     objective: str = "pseudo"
@@ -49,6 +50,7 @@ class ModelCard:
     head_trained: bool = True
     generate: dict[str, Any] = field(default_factory=dict)
     tasks: dict[str, LabelTask] = field(default_factory=dict)
+    fills: dict[str, list[int]] | None = None
     version: str = __version__
 
     @property
@@ -79,7 +81,7 @@ def read_card(folder: Path) -> ModelCard | None:
 
 def _check(path: Path, name: str, value: object) -> None:
     """Types and bounds of one entry."""
-    natural = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+    natural = _is_natural(value)
     allowed = {
         "objective": isinstance(value, str),
         "version": isinstance(value, str),
@@ -92,9 +94,18 @@ def _check(path: Path, name: str, value: object) -> None:
         "head_trained": isinstance(value, bool),
         "generate": isinstance(value, dict),
         "tasks": isinstance(value, dict) and all(map(_is_task, value.values())),
+        "fills": value is None or (isinstance(value, dict) and all(map(_is_pair, value.values()))),
     }
     if not allowed[name]:
         raise ModelError(f"{path}: '{name}' cannot be {value!r}")
+
+
+def _is_natural(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_natural, value))
 
 
 def _is_task(value: object) -> bool:

@@ -1,6 +1,7 @@
 """`unilmctl generate`: lines in, lines out, in order and without waiting for the end of input.
 
-`writing` writes text; `labelling` says what a model with a head for it says of each line. This file chooses.
+`writing` writes text; `labelling` says what a model with a head for it says of each line; `filling` fills its gaps.
+This file chooses.
 """
 
 import os
@@ -8,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unilmctl.commands.generate import labelling, writing
-from unilmctl.commands.generate.writing import merged_options, opened_decoder, to_json
+from unilmctl.commands.generate import filling, labelling, writing
+from unilmctl.commands.generate.writing import Lines, merged_options, opened_decoder, to_json
+from unilmctl.errors import UsageError
 from unilmctl.generation import Tally
 from unilmctl.runs import model_folder
 
@@ -34,39 +36,30 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
     prefix: str | None = None,
     shard: str | None = None,
     task: str | None = None,
+    fill: bool = False,
+    order: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Tally:
     """Answers every line of `source` ("-": standard input) on `output` (None: standard output); returns the counts.
 
     `task` is the name of one of the model's heads, or "generate"; None: what the model was last fine-tuned for. The
-    rest is as in `writing.run`, of which labels need little: `labelling.run` refuses what means nothing to them.
+    rest is as in `writing.run`, of which labels need little: `labelling.run` refuses what means nothing to them. With
+    `fill` gaps are filled, in an `order` of `generation.ORDERS`.
     """
+    if order is not None and not fill:
+        raise UsageError("--order is the order in which gaps are filled", "--fill fills gaps")
     section, run_folder = writing.from_recipe(recipe, settings)
     folder = writing.folder_of(model, run_folder)
+    lines = Lines(source, output, as_json, input_format, on_bad_line)
+    if fill:
+        filling.refuse({"--model (a second one)": others, "--prefix": prefix, "--shard": shard, "--task": task})
+        return filling.run(folder, lines, objective=objective, order=order, options=options or {})
     name = labelling.chosen(folder, task, objective)
     if name is None:
+        folders = [folder, *map(model_folder, others)]
         return writing.run(
-            folders=[folder, *map(model_folder, others)],
-            section=section,
-            source=source,
-            output=output,
-            as_json=as_json,
-            input_format=input_format,
-            on_bad_line=on_bad_line,
-            objective=objective,
-            prefix=prefix,
-            shard=shard,
-            options=options,
+            folders, lines, section=section, objective=objective, prefix=prefix, shard=shard, options=options
         )
     stray = {"--model (a second one)": others, "--prefix": prefix, "--shard": shard or os.environ.get("WORLD_SIZE")}
     labelling.refuse(name, stray, options or {})
-    return labelling.run(
-        folder,
-        name,
-        source=source,
-        output=output,
-        as_json=as_json,
-        input_format=input_format,
-        on_bad_line=on_bad_line,
-        options=options or {},
-    )
+    return labelling.run(folder, name, lines, options=options or {})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unilmctl import console
-from unilmctl.commands.generate.writing import report
+from unilmctl.commands.generate.writing import Lines, report
 from unilmctl.data.parsing import Columns
 from unilmctl.data.reading import BadLine
 from unilmctl.errors import UsageError
@@ -51,24 +51,20 @@ def refuse(name: str, stray: Mapping[str, Any], options: Mapping[str, Any]) -> N
 def run(
     folder: Path,
     name: str,
+    lines: Lines,
     *,
-    source: str,
-    output: Path | None,
-    as_json: bool,
-    input_format: str,
-    on_bad_line: str,
     options: Mapping[str, Any],
 ) -> Tally:
-    """Says of every line of `source` what the head `name` says; as JSON all that it knows of it."""
+    """Says of every line of `lines` what the head `name` says; as JSON all that it knows of it."""
     settled = GenerateOptions().updated(dict(options))
     dtype = "float32" if settled.dtype == "auto" else settled.dtype
     opened = open_model(folder).packed(dtype, device_named(settled.device))
     labeller = Labeller(opened, name, batch_tokens=settled.batch_tokens)
     columns = Columns(labeller.task["source"], labeller.task["second"] or Columns().target)
     tally = Tally()
-    records = read_records(source, format=input_format, on_bad_line=on_bad_line, columns=columns)
-    line = partial(_json, labeller.name) if as_json else _plain
-    with open_lines(output) as write, console.progress("generate") as advance:
+    records = read_records(lines.source, format=lines.input_format, on_bad_line=lines.on_bad_line, columns=columns)
+    line = partial(_json, labeller.name) if lines.as_json else _plain
+    with open_lines(lines.output) as write, console.progress("generate") as advance:
         for window in windows(records):
             write([line(item, one) for item, one in _answers(window, labeller, tally)])
             advance(len(window))

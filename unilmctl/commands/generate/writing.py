@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from unilmctl import __version__, console
 from unilmctl import recipe as recipes
@@ -49,50 +49,57 @@ OF_THE_MACHINE = ("batch_tokens", "workers", "device")
 """Options that do not change what is written."""
 
 
-def run(  # noqa: PLR0913 - what one command line says
-    *,
+class Lines(NamedTuple):
+    """Where lines come from ("-": standard input), where theirs go (None: standard output), and how they look."""
+
+    source: str
+    output: Path | None
+    as_json: bool
+    input_format: str
+    on_bad_line: str
+
+
+def run(
     folders: Sequence[Path],
+    lines: Lines,
+    *,
     section: Mapping[str, Any],
-    source: str = "-",
-    output: Path | None = None,
-    as_json: bool = False,
-    input_format: str = "auto",
-    on_bad_line: str = "fail",
     objective: str | None = None,
     prefix: str | None = None,
     shard: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Tally:
-    """Answers every line of `source` ("-": standard input) on `output` (None: standard output); returns the counts.
+    """Answers every line of `lines`; returns the counts.
 
     The models of `folders` write together; the first one's card has the decoding defaults, and `objective` holds for
     all. `section` is a recipe's, `options` are those of `GenerateOptions` that were given. With `nbest` n, text output
-    has n lines for every line of input. `shard` i/n, or torchrun: only records i, i+n, i+2n, ... are answered; `output`
-    is then written by the last shard to finish.
+    has n lines for every line of input. `shard` i/n, or torchrun: only records i, i+n, i+2n, ... are answered, and the
+    last shard to finish writes the output.
     """
-    part = shard_of(shard, source, output, os.environ)
+    output = lines.output
+    part = shard_of(shard, lines.source, output, os.environ)
     models = open_models(folders, objective=objective)
     for folder, one in zip(folders, models, strict=True):
         if not one.card.head_trained:
             console.warn(f"{folder}: the language-model head was never trained; what follows is noise")
     settled = merged_options(models[0].card.generate, section, options or {})
-    if settled.attention and not as_json:
+    if settled.attention and not lines.as_json:
         raise UsageError("attention is shown in JSON lines only", "--json, or --no-attention")
     generator = _generator(models, settled)
     tally = Tally()
-    lines = partial(_lines, opened=models[0], nbest=settled.nbest, as_json=as_json)
+    show = partial(_lines, opened=models[0], nbest=settled.nbest, as_json=lines.as_json)
     identities = [_identity(folder) for folder in folders]
-    digest = Digest(__version__, identities, *_facts(settled), objective, prefix, as_json, on_bad_line)
-    records = digest.watched(read_records(source, format=input_format, on_bad_line=on_bad_line))
+    digest = Digest(__version__, identities, *_facts(settled), objective, prefix, lines.as_json, lines.on_bad_line)
+    records = digest.watched(read_records(lines.source, format=lines.input_format, on_bad_line=lines.on_bad_line))
     staff = _staff(generator, partial(opened_decoder, folders, objective, settled))
     with staff, _opened_output(output, part, digest) as write, console.progress("generate") as advance:
         for answers in generate_stream(
-            generator, records, tally, desk=staff, prefix=prefix, shard=part, forgiving=on_bad_line != "fail"
+            generator, records, tally, desk=staff, prefix=prefix, shard=part, forgiving=lines.on_bad_line != "fail"
         ):
-            write([line for answer in answers for line in lines(answer)])
+            write([line for answer in answers for line in show(answer)])
             advance(len(answers))
     if output is not None and part.count > 1:
-        whole = merged(output, part.count, digest, 1 if as_json else settled.nbest)
+        whole = merged(output, part.count, digest, 1 if lines.as_json else settled.nbest)
         console.say(f"{output} is whole" if whole else f"{part.part(output)} waits for the other parts")
     report(tally, generator.longest_source)
     return tally

@@ -27,6 +27,9 @@ DECODES = {
 }
 """Objectives that teach to write, the best teacher first, and what decoding then reads."""
 
+FILLS = ("partial", "bidirectional")
+"""Objectives that teach to fill gaps, the best teacher first."""
+
 KINDS: dict[str, HeadKind] = {BOUNDARY: "boundary", REPLACED: "replaced"}
 """Heads that are not those of sentence tasks."""
 
@@ -92,7 +95,14 @@ def trained_card(plan: Recipe, section: Pretrain, card: ModelCard) -> ModelCard:
         max_target=None,
         head_trained=not section.replaces,
         generate=decoding_defaults(plan),
+        fills=_filling(section.plan[-1].mix),
     )
+
+
+def _filling(mix: Sequence[Entry]) -> dict[str, list[int]]:
+    """Objectives of a mix that teach to fill gaps, with their segments."""
+    found = {entry.objective: list(entry.segments or (0, 1)) for entry in reversed(mix)}
+    return {objective: found[objective] for objective in FILLS if objective in found}
 
 
 def _writing(mix: Sequence[Entry]) -> Entry | None:

@@ -1,8 +1,8 @@
 """A mix of objectives: from a passage to a row of one of them.
 
-Which objective a passage is given is the first thing that its generator draws, so it is a function of (seed, epoch,
-passage) as everything else, and passages of all objectives stand in one batch. Their labels carry the number of the
-objective's name as `group`.
+Which objective a passage is given in an epoch is drawn for all passages at once, and is a function of (seed, epoch,
+passage) as everything else. An example is then a passage under an objective: their two numbers are one. Examples of all
+objectives stand in one batch; their labels carry the number of the objective's name as `group`.
 
 Shapes: N passages, K objectives.
 """
@@ -44,20 +44,23 @@ Units = Callable[[Ints], Ints] | Literal["given"] | None
 
 
 class Text(NamedTuple):
-    """A passage, and what gives one of another document."""
+    """A passage, what gives one of another document, and the number of the objective that the passage is under."""
 
     passage: Passage
     other: Callable[[np.random.Generator], Passage]
+    objective: int
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The passages of a store as they are asked for."""
+    """The passages of a store as they are asked for: passage p under objective k of K is number p * K + k."""
 
     passages: Passages
+    objectives: int
 
     def __getitem__(self, index: int) -> Text:
-        return Text(self.passages[index], partial(self.passages.other, index))
+        passage, objective = divmod(index, self.objectives)
+        return Text(self.passages[passage], partial(self.passages.other, passage), objective)
 
 
 @dataclass(frozen=True)
@@ -94,21 +97,22 @@ class Mix:
     ends: Ints
 
     def __call__(self, text: Text, frame: Frame, random: np.random.Generator) -> Row:
-        """The row of a passage under the objective that is drawn for it; `frame` is the mix's own for each."""
+        """The row of a passage under its objective; `frame` is the mix's own for each."""
         del frame
-        return self.parts[self.drawn(random)].row(text, random)
+        return self.parts[text.objective].row(text, random)
 
-    def drawn(self, random: np.random.Generator) -> int:
-        """The number of the objective that a fresh generator gives."""
-        return int(np.searchsorted(self.ends[:-1], random.random(), side="right"))
+    def objectives(self, count: int, seed: int, epoch: int) -> Ints:
+        """The numbers of the objectives that the first `count` passages are under in an epoch, [N]."""
+        random = np.random.default_rng((seed, epoch, 0, 1))  # rows have (seed, epoch, example)
+        return np.searchsorted(self.ends[:-1], random.random(count), side="right")
 
-    def lengths(self, lengths: Ints, passages: Ints, seed: int, epoch: int) -> Ints:
-        """How long the rows of the passages with these numbers and lengths are in an epoch, [N] and [N] to [N]."""
-        found = np.stack([part.lengths(lengths) for part in self.parts])
-        if (found == found[0]).all():
-            return np.asarray(found[0])
-        chosen = [self.drawn(np.random.default_rng((seed, epoch, index))) for index in passages.tolist()]
-        return found[chosen, np.arange(len(lengths))]
+    def lengths(self, lengths: Ints, objectives: Ints) -> Ints:
+        """How long the rows of passages of these lengths are under their objectives, [N] and [N] to [N]."""
+        found = np.empty_like(lengths)
+        for number, part in enumerate(self.parts):
+            mine = objectives == number
+            found[mine] = part.lengths(lengths[mine])
+        return found
 
 
 def names_of(section: Pretrain) -> list[str]:
@@ -179,10 +183,12 @@ def feed_of(plan: Recipe, passages: Passages, mix: Mix, *, most: int | None = No
     lengths = passages.lengths()[chosen]
 
     def order(epoch: int) -> list[Ints]:
-        rows = mix.lengths(lengths, chosen, plan.seed, epoch)
+        objectives = mix.objectives(len(passages), plan.seed, epoch)[chosen]
+        rows = mix.lengths(lengths, objectives)
         made = (packed_batches if section.pack else batches)(
             rows, rows, row_length=lambda own, _: own, batch_tokens=section.batch_tokens, seed=plan.seed, epoch=epoch
         )
-        return [chosen[batch] for batch in made]
+        examples = chosen * len(mix.parts) + objectives
+        return [examples[batch] for batch in made]
 
-    return Feed(Texts(passages), mix, mix.parts[0].frame, order, plan.seed, section.pack or 0)
+    return Feed(Texts(passages, len(mix.parts)), mix, mix.parts[0].frame, order, plan.seed, section.pack or 0)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from unilmctl.errors import ModelError
-from unilmctl.model import Encoder, ModelConfig
+from unilmctl.model import Encoder, HeadConfig, ModelConfig
 from unilmctl.weights.configuration import family_name, model_config
 from unilmctl.weights.dialects import Leftover, normalised
 from unilmctl.weights.families import Family, Rule, family_of
-from unilmctl.weights.names import INNER_POSITIONS, Tensors, constants, from_disk, rules, shapes_on_disk
+from unilmctl.weights.names import DISCRIMINATOR, INNER_POSITIONS, Tensors, constants, from_disk, rules, shapes_on_disk
 from unilmctl.weights.reading import checked
 
 HeadState = Literal["trained", "untrained", "missing"]
@@ -107,7 +107,7 @@ def fitted(config: ModelConfig, tensors: Tensors, where: str) -> tuple[ModelConf
         if size != told[name]
     ]
     config = replace(
-        config,
+        _with_discriminator(config, tensors),
         positions=sizes["positions"],
         segments=sizes["segments"],
         inner_positions=sizes["inner_positions"],
@@ -119,6 +119,14 @@ def fitted(config: ModelConfig, tensors: Tensors, where: str) -> tuple[ModelConf
     if buckets and (buckets < 4 or distance <= buckets // 4):
         raise ModelError(f"{where}: {buckets} relative buckets up to distance {distance} make no sense")
     return config, notes
+
+
+def _with_discriminator(config: ModelConfig, tensors: Tensors) -> ModelConfig:
+    """The configuration with the head that files of ELECTRA's discriminators have, and that no config.json lists."""
+    known = any(head.kind == "replaced" for head in config.heads_extra)
+    if known or not all(f"{DISCRIMINATOR}.{part}.weight" in tensors for part in ("dense", "dense_prediction")):
+        return config
+    return config.with_heads(*config.heads_extra, HeadConfig("replaced", "replaced"))
 
 
 def _rows(tensors: Tensors, name: str | None, less: int = 0) -> int | None:

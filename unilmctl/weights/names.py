@@ -14,6 +14,10 @@ INNER_POSITIONS = "inner_position_embeddings.weight"
 """The table of second positions, which no family has a name for."""
 
 
+DISCRIMINATOR = "discriminator_predictions"
+"""What transformers calls the two layers of ELECTRA's discriminator, our head of kind "replaced"."""
+
+
 def rules(config: ModelConfig) -> list[Rule]:
     """The name table of an encoder of this configuration, layer by layer: the family's rules for the tensors it has."""
     family = family_of(config.family)
@@ -36,7 +40,7 @@ def rules(config: ModelConfig) -> list[Rule]:
 def _extra_name(name: str, config: ModelConfig) -> str:
     """`heads.NAME.PART`, where transformers looks past it; ELECTRA's discriminator has a name there."""
     _, head, part = name.split(".", 2)
-    return f"discriminator_predictions.{part}" if config.head(head).kind == "replaced" else f"heads.{head}.{part}"
+    return f"{DISCRIMINATOR}.{part}" if config.head(head).kind == "replaced" else f"heads.{head}.{part}"
 
 
 def _embedding_rules(config: ModelConfig, family: Family) -> list[Rule]:

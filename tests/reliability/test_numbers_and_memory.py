@@ -6,15 +6,18 @@ are put where torch would raise them: before, in the middle of, and after the gr
 """
 
 import json
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_runs import Trial, furnish
+from small_runs import Trial, contents, furnish
 from tiny_training import feed_of, optimizer_of, options_of, tiny_encoder, weights
 
+from unilmctl import cli
 from unilmctl.commands import generate, score
 from unilmctl.errors import NumericError, OutOfMemory
 from unilmctl.model import Encoder
@@ -236,3 +239,77 @@ def test_too_many_end_training_and_all_are_written_down(place: Path, monkeypatch
     with pytest.raises(NumericError, match="step 21: loss or gradient is not a number, as in 20 steps before"):
         TRIAL.run("run", "finetune.steps=40")
     assert len(list((place / "run" / "skipped").iterdir())) == 21
+
+
+def poisonous(example: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever batch of training has this example, alone or among others, loses what is no number."""
+    made, score = Feed.batch, loop.score
+    having: list[Batch] = []
+
+    def noted(self: Feed[Any], epoch: int, indices: Any) -> Batch:
+        batch = made(self, epoch, indices)
+        having.extend([batch] if example in indices.tolist() else [])
+        return batch
+
+    def scored(encoder: Encoder, batch: Batch, *rest: Any) -> Any:
+        bad = torch.is_grad_enabled() and any(one is batch for one in having)
+        return {key: tensor * (float("nan") if bad else 1) for key, tensor in score(encoder, batch, *rest).items()}
+
+    monkeypatch.setattr(Feed, "batch", noted)
+    monkeypatch.setattr(loop, "score", scored)
+
+
+@pytest.mark.parametrize("kind", [pytest.param("pairs", marks=LONG), pytest.param("labels", marks=LONG), "text"])
+def test_a_skipped_step_is_met_again_and_the_example_named(
+    kind: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = "pretrain" if kind == "text" else "finetune"
+    poisonous(7, monkeypatch)
+    written = Trial(kind, (f"{section}.accumulate=2", f"{section}.save_every=1", f"{section}.keep_last=9")).run("run")
+    (note, *_) = sorted((place / "run" / "skipped").iterdir())
+    step = json.loads(note.read_text())["step"]
+    (command,) = re.findall(rf"meet it again: (.* --replay {step})\n", capsys.readouterr().err)
+    assert command == f"unilmctl {section} run/recipe.yaml --replay {step}"
+    assert cli.run(command.split()[1:]) == 0
+    title, _, together, *lines, last = capsys.readouterr().out.splitlines()
+    assert title == f"step {step} with the weights of step {step - 1}"
+    assert together.split()[2] == "nan"
+    found = {int(line.split()[0]): [float(figure) for figure in line.split()[3:5]] for line in lines}
+    assert list(found) == [one for batch in json.loads(note.read_text())["batches"] for one in batch["examples"]]
+    assert [example for example, figures in found.items() if not all(map(math.isfinite, figures))] == [7]
+    assert last == f"1 of {len(found)} examples give no number"
+    assert contents(place / "run") == written, "nothing in the run folder has changed"
+
+
+def test_a_step_that_is_met_again_has_the_loss_that_it_had(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its gradient alone was no number, and the weights are those that it had: the loss is the same."""
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "score", poisoning("gradient", {5}, float("nan")))
+        TRIAL.run("run", "finetune.save_every=1", "finetune.keep_last=9")
+    wanted = json.loads((place / "run/skipped/step-3.json").read_text())
+    capsys.readouterr()
+    assert cli.run(["finetune", "run/recipe.yaml", "--replay", "3"]) == 0
+    _, _, together, *_, last = capsys.readouterr().out.splitlines()
+    assert together.split()[2] == f"{float(wanted['loss']):.5g}"
+    assert last == "each example alone gives a number"
+
+
+@pytest.mark.parametrize(("bad", "known"), [((), "no step was"), ({3, 5}, "skipped were 2, 3")])
+def test_a_step_that_was_not_skipped_is_not_met_again(
+    bad: set[int], known: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loop, "score", poisoning("loss", set(bad), float("nan")))
+    TRIAL.run("run")
+    assert cli.run(["finetune", "run/recipe.yaml", "--replay", "4"]) == 2
+    assert capsys.readouterr().err.endswith(f"error: run: step 4 was not skipped\nhint: {known}\n")
+
+
+def test_a_step_before_all_checkpoints_is_met_with_the_weights_that_training_began_with(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loop, "score", poisoning("loss", {5}, float("nan")))
+    TRIAL.run("run", "data.valid=null", "finetune.save_every=6")
+    assert cli.run(["finetune", "run/recipe.yaml", "--replay", "3"]) == 0
+    assert "step 3 with the weights of step 0\n" in capsys.readouterr().out

@@ -234,6 +234,21 @@ def test_what_is_no_number_on_one_process_is_skipped_by_all(
     )
 
 
+def test_a_step_is_met_again_by_one_process_alone(places: Places) -> None:
+    run, folder = places("poisoned")
+    wanted = trial("pseudo", 2, "none")
+    started(wanted, run, folder, prepare=poisoned(1, {3}, float("nan"), "loss"))
+    again = ("finetune", f"{run}/recipe.yaml", "--replay", 3)
+    ends = side_by_side(lambda rank: command_line(*again)(), folder)
+    assert [end.code for end in ends] == [2, 2]
+    assert [end.said for end in ends if end.said] == [
+        "error: --replay is the work of one process\nhint: start it without torchrun\n"
+    ]
+    (alone,) = side_by_side(lambda rank: command_line(*again)(), folder, size=1)
+    assert alone.code == 0
+    assert "step 3 with the weights of step 0" in alone.said, "of two checkpoints that are kept none is that old"
+
+
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=LONG), 1])
 def test_too_many_on_one_process_end_all_of_them(rank: int, places: Places) -> None:
     run, folder = places("poisoned")

@@ -23,6 +23,9 @@ Texts = list[str] | None
 RecipeName = Annotated[str, Argument(metavar="RECIPE", help="A recipe file, or the name of a built-in one.")]
 Settings = Annotated[Texts, Option("--set", metavar="KEY=VALUE", help="Overrides a key: finetune.steps=9. Repeatable.")]
 CopyTo = Annotated[Path, Argument(metavar="DEST", help="File or folder; nothing is overwritten.")]
+Replay = Annotated[
+    int | None, Option("--replay", min=1, metavar="STEP", help="Learns nothing: shows which example made it skip STEP.")
+]
 Fresh = Annotated[bool, Option("--fresh", help="Starts over instead of going on where it stopped.")]
 
 # Lines in, lines out

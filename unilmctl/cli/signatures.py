@@ -93,19 +93,29 @@ def convert(
 
 
 @app.command()
-def pretrain(recipe: o.RecipeName, *, settings: o.Settings = None, fresh: o.Fresh = False) -> None:
+def pretrain(
+    recipe: o.RecipeName, *, settings: o.Settings = None, fresh: o.Fresh = False, replay: o.Replay = None
+) -> None:
     """Trains the recipe's mix of objectives on text. Started again, it goes on where it stopped."""
     from unilmctl.commands import pretrain as command
 
-    command.run(recipe=recipe, settings=settings or [], fresh=fresh)
+    if replay is not None:
+        command.replay(recipe=recipe, settings=settings or [], step=replay)
+    else:
+        command.run(recipe=recipe, settings=settings or [], fresh=fresh)
 
 
 @app.command()
-def finetune(recipe: o.RecipeName, *, settings: o.Settings = None, fresh: o.Fresh = False) -> None:
+def finetune(
+    recipe: o.RecipeName, *, settings: o.Settings = None, fresh: o.Fresh = False, replay: o.Replay = None
+) -> None:
     """Trains the recipe's model. Started again, it goes on where it stopped."""
     from unilmctl.commands import finetune as command
 
-    command.run(recipe=recipe, settings=settings or [], fresh=fresh)
+    if replay is not None:
+        command.replay(recipe=recipe, settings=settings or [], step=replay)
+    else:
+        command.run(recipe=recipe, settings=settings or [], fresh=fresh)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -25,6 +25,19 @@ ReadyT = TypeVar("ReadyT", Prepared, PreparedText, PreparedTasks)
 
 
 @dataclass(frozen=True)
+class Job(Generic[ReadyT]):
+    """What a recipe asks a command to train: `section` is the one on training.
+
+    `prepare` makes tokenizer and stores, `assemble` what training needs, at the newest checkpoint or at the beginning.
+    """
+
+    plan: Recipe
+    section: Training
+    prepare: Callable[[], ReadyT]
+    assemble: Callable[[RunFolder, ReadyT, StopSignals, Processes], Fitting]
+
+
+@dataclass(frozen=True)
 class RunReport:
     """What a run left: its folder, the steps done, the best checkpoint and its value of `criterion`."""
 
@@ -34,29 +47,23 @@ class RunReport:
     best: Best | None
 
 
-def conduct(
-    plan: Recipe,
-    section: Training,
-    processes: Processes,
-    *,
-    fresh: bool,
-    prepare: Callable[[], ReadyT],
-    assemble: Callable[[RunFolder, ReadyT, StopSignals, Processes], Fitting],
-) -> RunReport:
+def conduct(job: Job[Any], processes: Processes, *, fresh: bool) -> RunReport:
     """Trains; started again it goes on from the newest checkpoint, or with `fresh` starts over.
 
-    `prepare` makes tokenizer and stores, `assemble` what training needs, at the newest checkpoint or at the beginning.
     Raises a UserError for mistakes in recipe, data and model; Stopped, with everything saved, after a signal.
     """
+    plan, section = job.plan, job.section
     processes = processes.on(section.device)
     if section.tensorboard:
         require_tensorboard()
     torch.set_num_threads(section.threads or cores())
     folder = RunFolder(plan.run)
     with alone_in(plan.run) if processes.first else nullcontext():
-        prepared = processes.in_turn(lambda: _begin(plan, folder, prepare, fresh) if processes.first else prepare())
+        prepared = processes.in_turn(lambda: _begin(job, folder, fresh) if processes.first else job.prepare())
         with StopSignals(patience=processes.size > 1) as signals:
-            fitting = assemble(folder, prepared, signals, processes)
+            fitting = job.assemble(folder, prepared, signals, processes)
+            if 0 < fitting.position.step < section.steps:
+                console.say(f"going on from step {fitting.position.step:,} in {plan.run}")
             seen = watched(folder, prepared.stores, after=fitting.position.step, tensorboard=section.tensorboard)
             with seen if processes.first else nullcontext():
                 fitting.run()
@@ -66,15 +73,15 @@ def conduct(
     return report
 
 
-def _begin(plan: Recipe, folder: RunFolder, prepare: Callable[[], ReadyT], fresh: bool) -> ReadyT:
+def _begin(job: Job[ReadyT], folder: RunFolder, fresh: bool) -> ReadyT:
     """Prepares the data, and makes the run folder this recipe's."""
     folder.mend()
     if fresh:
         folder.clear()
     elif folder.recipe.exists() and (folder.steps() or folder.read_log()):
-        check_same_run(_recorded(folder), plan.resolved(), folder.folder)
-    prepared = prepare()
-    folder.start(recipes.dump_yaml(plan))
+        check_same_run(_recorded(folder), job.plan.resolved(), folder.folder)
+    prepared = job.prepare()
+    folder.start(recipes.dump_yaml(job.plan))
     return prepared
 
 
@@ -90,8 +97,6 @@ def resume(fitting: Fitting, checkpoint: Path) -> None:
             "start over with --fresh, or give the recipe another `run` folder",
         )
     fitting.resume(state)
-    if state.position.step < fitting.options.steps:
-        console.say(f"going on from step {state.position.step:,} in {fitting.folder.folder}")
 
 
 def _recorded(folder: RunFolder) -> dict[str, object]:

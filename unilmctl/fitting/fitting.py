@@ -19,7 +19,7 @@ from unilmctl import console
 from unilmctl.fitting.measuring import Measures, better
 from unilmctl.fitting.parts import flattened, parts_of, tallies_of
 from unilmctl.model import Encoder
-from unilmctl.recipe import Training
+from unilmctl.recipe import Pretrain, Training
 from unilmctl.runs import Best, RunFolder, StopSignals
 from unilmctl.runs.checkpoint import State, save_checkpoint
 from unilmctl.tokens import Tokenizer
@@ -75,8 +75,6 @@ class Fitting:
         """Goes on from a checkpoint whose weights and moments are already in place."""
         self.position, self.best, self.evaluated, self.sums = state.position, state.best, state.evaluated, state.sums
         self.saved = state.position.step
-        if self.processes.first:
-            self.folder.truncate_log(step=state.position.step, evaluated=state.evaluated)
 
     def stop(self) -> bool:
         """Whether a process was asked to stop. Everyone asks together, and then has received the same."""
@@ -88,8 +86,8 @@ class Fitting:
 
     def run(self) -> None:
         """Trains to the end. Raises Stopped, with everything saved, when a signal came."""
-        if self.position == BEGINNING and self.processes.first and self.folder.read_log():
-            self.folder.truncate_log(step=0, evaluated=False)  # of a run that was killed before its first checkpoint
+        if self.processes.first and self.folder.read_log():
+            self.folder.truncate_log(step=self.position.step, evaluated=self.evaluated)  # of a run that was killed
         if not self.evaluated:
             self._evaluate_and_save()
         with self._progress() as progress:
@@ -127,10 +125,14 @@ class Fitting:
                 return True
         return self.position.step < stage.until
 
+    def stage(self, step: int) -> Stage:
+        """The one that a step belongs to."""
+        return next(stage for stage in self.stages if step <= stage.until)
+
     @property
     def validation(self) -> Measures | None:
         """What is measured at the step that was done last."""
-        return next(stage for stage in self.stages if self.position.step <= stage.until).validation
+        return self.stage(self.position.step).validation
 
     def _progress(self) -> console.TrainingProgress:
         return console.TrainingProgress(
@@ -159,7 +161,12 @@ class Fitting:
                 "heads": {f"{group}:{head}": str(tally.loss) for (group, head), tally in skipped.tallies.items()},
                 "batches": [{"epoch": epoch, "examples": examples} for epoch, examples in skipped.batches],
             }
-            console.warn(f"step {skipped.number:,} is skipped, see {self.folder.note_skipped(skipped.number, found)}")
+            self.folder.note_skipped(skipped.number, found)
+            command = "pretrain" if isinstance(self.schedule, Pretrain) else "finetune"
+            again = f"unilmctl {command} {self.folder.recipe} --replay {skipped.number}"
+            console.warn(
+                f"step {skipped.number:,} is skipped: its loss or gradient is no number\nmeet it again: {again}"
+            )
 
     def _entry(self, step: Step) -> dict[str, Any]:
         sums = self.sums

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unilmctl.errors import ModelError
+from unilmctl.errors import ModelError, UsageError
 from unilmctl.files import (
     beside_of,
     clear_leftovers,
@@ -85,11 +85,19 @@ class RunFolder:
         for listener in self.listeners:
             listener(entry)
 
-    def note_skipped(self, step: int, found: dict[str, Any]) -> Path:
-        """Writes down what a step met whose loss or gradient was no number; returns the file."""
+    def note_skipped(self, step: int, found: dict[str, Any]) -> None:
+        """Writes down what a step met whose loss or gradient was no number."""
+        _write(self.folder / SKIPPED / f"step-{step}.json", json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+
+    def read_skipped(self, step: int) -> dict[str, Any]:
+        """What `note_skipped` wrote; UsageError when that step was not skipped."""
         path = self.folder / SKIPPED / f"step-{step}.json"
-        _write(path, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
-        return path
+        if not path.is_file():
+            known = sorted(int(match[1]) for one in path.parent.glob("*") if (match := _STEP.fullmatch(one.stem)))
+            skipped = f"skipped were {', '.join(map(str, known))}" if known else "no step was"
+            raise UsageError(f"{self.folder}: step {step} was not skipped", skipped)
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return found
 
     def read_log(self) -> list[dict[str, Any]]:
         """The log's objects; a last line that a crash cut short is left out."""

@@ -4,6 +4,6 @@
 `validation` measures, `teaching` finds the teacher; the run itself is the room `fitting`.
 """
 
-from unilmctl.commands.finetune.command import run
+from unilmctl.commands.finetune.command import replay, run
 
-__all__ = ["run"]
+__all__ = ["replay", "run"]

@@ -4,15 +4,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
-from unilmctl import console, preparation
+from unilmctl import console, fitting, preparation
 from unilmctl import recipe as recipes
 from unilmctl.commands.finetune import tasks
 from unilmctl.commands.finetune.ingredients import adapting_of, feed_of, frame_of, rows_of, validation_of
 from unilmctl.commands.finetune.starting import resumed_model, starting_model
 from unilmctl.commands.finetune.teaching import teacher_of
 from unilmctl.errors import RecipeError
-from unilmctl.fitting import Fitting, RunReport, Stage, conduct, fingerprint, newest, place, resume, train_options
+from unilmctl.fitting import Fitting, Job, RunReport, Stage, conduct, fingerprint, newest, place, resume, train_options
 from unilmctl.fitting.preparing import tell, wanted_splits, wanted_tokenizer, with_progress
 from unilmctl.model.adapters import adapt
 from unilmctl.preparation import Prepared
@@ -31,16 +32,25 @@ def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> Ru
     recipe, data and model; Stopped, with everything saved, after a signal.
     """
     with together(os.environ) as processes:
-        if not processes.first:
-            console.configure(quiet=True)
-        plan = recipes.load(recipe, settings)
-        if plan.pretrain is not None:
-            raise RecipeError(f"{plan.origin}: this recipe pre-trains", f"start it so: unilmctl pretrain {recipe}")
-        rows_of(plan)  # a row of the recipe's own that shows its answers is refused before any text is read
-        start = partial(conduct, plan, plan.finetune, processes, fresh=fresh)
-        if plan.finetune.task != "generate" or plan.tasks is not None:
-            return start(prepare=partial(tasks.prepare, plan), assemble=partial(tasks.assemble, plan))
-        return start(prepare=partial(prepare, plan), assemble=partial(assemble, plan))
+        return conduct(_job(recipe, settings, processes), processes, fresh=fresh)
+
+
+def replay(*, recipe: str, settings: Sequence[str] = (), step: int) -> None:
+    """Shows which examples made a run skip a step; see `fitting.replaying`."""
+    with together(os.environ) as processes:
+        fitting.replay(_job(recipe, settings, processes), processes, step)
+
+
+def _job(recipe: str, settings: Sequence[str], processes: Processes) -> Job[Any]:
+    if not processes.first:
+        console.configure(quiet=True)
+    plan = recipes.load(recipe, settings)
+    if plan.pretrain is not None:
+        raise RecipeError(f"{plan.origin}: this recipe pre-trains", f"start it so: unilmctl pretrain {recipe}")
+    rows_of(plan)  # a row of the recipe's own that shows its answers is refused before any text is read
+    if plan.finetune.task != "generate" or plan.tasks is not None:
+        return Job(plan, plan.finetune, partial(tasks.prepare, plan), partial(tasks.assemble, plan))
+    return Job(plan, plan.finetune, partial(prepare, plan), partial(assemble, plan))
 
 
 def prepare(plan: Recipe) -> Prepared:

@@ -4,6 +4,6 @@
 objective; the run itself is the room `fitting`.
 """
 
-from unilmctl.commands.pretrain.command import run
+from unilmctl.commands.pretrain.command import replay, run
 
-__all__ = ["run"]
+__all__ = ["replay", "run"]

@@ -4,8 +4,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
-from unilmctl import console, preparation
+from unilmctl import console, fitting, preparation
 from unilmctl import recipe as recipes
 from unilmctl.commands.pretrain.mixing import SPECIAL, check_rows, feed_of, mix_of, names_of
 from unilmctl.commands.pretrain.starting import resumed_model, starting_model
@@ -13,7 +14,7 @@ from unilmctl.commands.pretrain.validation import Validation
 from unilmctl.data.passages import Passages
 from unilmctl.data.store import Store
 from unilmctl.errors import RecipeError
-from unilmctl.fitting import Fitting, RunReport, Stage, conduct, fingerprint, newest, place, resume, train_options
+from unilmctl.fitting import Fitting, Job, RunReport, Stage, conduct, fingerprint, newest, place, resume, train_options
 from unilmctl.fitting.preparing import wanted_splits, wanted_tokenizer, with_progress
 from unilmctl.preparation import PreparedText
 from unilmctl.recipe import Pretrain, Recipe
@@ -33,20 +34,23 @@ def run(*, recipe: str, settings: Sequence[str] = (), fresh: bool = False) -> Ru
     recipe, data and model; Stopped, with everything saved, after a signal.
     """
     with together(os.environ) as processes:
-        if not processes.first:
-            console.configure(quiet=True)
-        plan = recipes.load(recipe, settings)
-        if plan.pretrain is None:
-            raise RecipeError(f"{plan.origin}: there is no section pretrain", "unilmctl finetune trains on pairs")
-        check_rows(plan)
-        return conduct(
-            plan,
-            plan.pretrain,
-            processes,
-            fresh=fresh,
-            prepare=partial(prepare, plan),
-            assemble=partial(assemble, plan, plan.pretrain),
-        )
+        return conduct(_job(recipe, settings, processes), processes, fresh=fresh)
+
+
+def replay(*, recipe: str, settings: Sequence[str] = (), step: int) -> None:
+    """Shows which examples made a run skip a step; see `fitting.replaying`."""
+    with together(os.environ) as processes:
+        fitting.replay(_job(recipe, settings, processes), processes, step)
+
+
+def _job(recipe: str, settings: Sequence[str], processes: Processes) -> Job[Any]:
+    if not processes.first:
+        console.configure(quiet=True)
+    plan = recipes.load(recipe, settings)
+    if plan.pretrain is None:
+        raise RecipeError(f"{plan.origin}: there is no section pretrain", "unilmctl finetune trains on pairs")
+    check_rows(plan)
+    return Job(plan, plan.pretrain, partial(prepare, plan), partial(assemble, plan, plan.pretrain))
 
 
 def prepare(plan: Recipe) -> PreparedText:

@@ -4,13 +4,14 @@
 # make unit         the unit tests alone, under a minute
 # make docs         write the generated pages again
 # make reliability  every case of docs/reliability.md, the long ones too, and the page itself
+# make fuzz         every reader of foreign files for FUZZ_SECONDS each (600); findings are left in .fuzz
 # make bench        every benchmark, each prints its ratios
 
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: quickstart test unit check lint docs reliability bench clean
+.PHONY: quickstart test unit check lint docs reliability fuzz bench clean
 
 quickstart: .venv/installed
 	$(BIN)/unilmctl preprocess recipes/quickstart.yaml
@@ -38,6 +39,12 @@ docs: .venv/installed-dev
 
 reliability: .venv/installed-dev
 	$(BIN)/python docs/reliability.py
+
+FUZZ_SECONDS ?= 600
+
+fuzz: .venv/installed-dev
+	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev,fuzz]"
+	$(BIN)/python tests/fuzz/fuzzing.py $(FUZZ_SECONDS)
 
 bench: .venv/installed-dev
 	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[bench]"

@@ -70,7 +70,7 @@ def verify_manifest(folder: Path) -> list[str]:
     """What differs between `folder` and its MANIFEST.json, one line per problem; an empty list means intact."""
     try:
         listed = _listed(folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
         return [f"{folder / MANIFEST}: missing or unreadable ({error})"]
     present = set(_names(folder))
     problems = [f"{folder / name}: is not in the manifest" for name in sorted(present - set(listed))]

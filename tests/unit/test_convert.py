@@ -217,6 +217,16 @@ def test_a_list_that_keeps_nothing_is_refused(content: bytes, source: Path, tmp_
         convert(str(source), tmp_path / "out", ConvertOptions(keep_vocabulary=tmp_path / "keep.txt"))
 
 
+def test_a_vocabulary_file_or_a_list_of_any_size_is_refused(source: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large.txt"
+    with large.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ModelError, match=r"large\.txt: 1099511627776 bytes are too many for a file of a tokenizer"):
+        convert(str(source), tmp_path / "out", ConvertOptions(tokenizer=large))
+    with pytest.raises(UsageError, match=r"large\.txt: cannot be read as a list of tokens .*too many"):
+        convert(str(source), tmp_path / "out", ConvertOptions(keep_vocabulary=large))
+
+
 def test_rows_without_a_token_are_noted(tmp_path: Path) -> None:
     report, _ = converted(hugging_face(tmp_path / "source", tiny(vocabulary=32)), tmp_path / "out")
     assert report.notes == ["the last 5 of 32 word embeddings have no token"]

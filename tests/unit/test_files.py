@@ -165,8 +165,23 @@ def test_problems_are_listed(folder: Path) -> None:
     ]
 
 
+ENDLESS = b'{\n "files": {\n  "a": {\n   "sha256": "",\n   "size": Infinity\n  }\n }\n}\n'
+"""Written as a manifest is, of a file without end."""
+
+
 @pytest.mark.parametrize(
-    "content", [None, b"", b"{", b"[]", b"{}", b'{"files": {"a": 1}}', b'{"files": {"a": {"size": "x"}}}']
+    "content",
+    [
+        None,
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"files": {"a": 1}}',
+        b'{"files": {"a": {"size": "x"}}}',
+        b"[" * 100_000,
+        ENDLESS,
+    ],
 )
 def test_broken_manifest_is_a_problem(folder: Path, content: bytes | None) -> None:
     if content is not None:

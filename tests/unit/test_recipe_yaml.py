@@ -121,6 +121,27 @@ def test_tags_are_refused_and_never_run() -> None:
     assert not Path("hacked").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ('seed: 1\nrun: "a\\ud800"\n', "r.yaml:2:6: not valid YAML: half of a surrogate pair"),
+        ('"a\\udfff": 1\n', "r.yaml:1:1: not valid YAML: half of a surrogate pair"),
+        ('run: "\\U00110000"\n', "r.yaml:1:9: not valid YAML: chr() arg not in range(0x110000)"),
+        ('run: "\\UFFFFFFFF"\n', "r.yaml:1:9: not valid YAML: "),
+        ("%YAML " + "1" * 5000 + ".1\n---\nseed: 1\n", "r.yaml:1:7: not valid YAML: Exceeds the limit"),
+    ],
+)
+def test_characters_and_versions_that_there_are_not(text: str, mistake: str) -> None:
+    (found,) = mistakes(text)
+    assert found.startswith(mistake)
+
+
+def test_an_override_that_is_not_utf_8_is_refused() -> None:
+    for override in ("run=\udcff", "da\udcff.train={files: [a]}"):
+        (found,) = mistakes(MINIMAL, override)
+        assert found == f"--set {override}: is not UTF-8 text"
+
+
 def test_keys_that_are_no_words_and_keys_that_come_twice() -> None:
     found = mistakes(MINIMAL + "? [a, b]\n: 1\nfinetune: {steps: 3, warmup: 1,\n  steps: 4}\n")
     assert found == [

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_training import feed_of, optimizer_of, options_of, tiny_encoder
 
-from unilmctl.errors import ModelError, RecipeError, UserError, WriteError
+from unilmctl.errors import DataError, ModelError, RecipeError, UserError, WriteError
 from unilmctl.runs import Best, RunFolder, StopSignals, alone_in, check_same_run, latest_run, model_folder
 from unilmctl.runs.checkpoint import State, load_checkpoint, save_checkpoint
 from unilmctl.tokens import train as train_tokenizer
@@ -168,6 +168,37 @@ def test_a_last_line_that_was_cut_short_is_left_out(run: RunFolder) -> None:
     assert [json.loads(line)["step"] for line in (run.folder / "log.jsonl").read_text().splitlines()] == [2, 4]
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"event": "steps", "step"}', r"log\.jsonl:2: not JSON \(Expecting ':' delimiter"),
+        ("[" * 100_000, r"log\.jsonl:2: not JSON"),
+        ('{"event": "steps"}', r"log\.jsonl:2: has no event and no step"),
+        ('["event", "step"]', r"log\.jsonl:2: has no event and no step"),
+    ],
+)
+def test_a_line_of_the_log_that_is_none_is_named(line: str, message: str, run: RunFolder) -> None:
+    run.folder.mkdir(exist_ok=True)
+    (run.folder / "log.jsonl").write_text(f'{{"event": "steps", "step": 1}}\n{line}\n')
+    with pytest.raises(DataError, match=message):
+        run.read_log()
+
+
+def test_samples_may_hold_any_character(run: RunFolder) -> None:
+    entry = {"event": "evaluation", "step": 1, "samples": ["a\u2028b\x85c\x0cd"]}
+    run.start("")
+    run.log(entry)
+    assert run.read_log() == [entry]
+
+
+@pytest.mark.parametrize("name", [b"\xff\n", b"", b"../x", b"..", b"a\0b", b"a" * 5000])
+def test_a_pointer_to_what_is_no_checkpoint_is_none(name: bytes, run: RunFolder) -> None:
+    run.start("")
+    (run.folder / "checkpoints").mkdir()
+    (run.folder / "best").write_bytes(name)
+    assert run.pointed("best") is None
+
+
 def test_clearing_a_run_leaves_the_stores(run: RunFolder) -> None:
     publish(run, 5)
     run.log({"event": "steps", "step": 1})
@@ -269,10 +300,30 @@ def test_moments_that_cannot_be_written_are_a_write_error(tmp_path: Path) -> Non
         save_checkpoint(tmp_path, encoder, ModelCard(), tokenizer, optimizer=optimizer, state=state)
 
 
+STATE = '{"position": {"step": 1}, "sums": {}, "best": null, "evaluated": true, "data": ""}'
+STATES = (
+    '{"position": 3}',
+    "[]",
+    "[" * 100_000,
+    STATE.replace("1", "[]"),
+    STATE.replace("1", "Infinity"),
+    STATE.replace("{}", '{"loss": "x"}'),
+    STATE.replace("null", '{"name": "step-1"}'),
+)
+
+
 def test_a_checkpoint_without_a_state_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text('{"position": 3}')
-    with pytest.raises(ModelError, match=r"state\.json: cannot go on from it"):
-        load_checkpoint(tmp_path, tiny_encoder(), optimizer_of(tiny_encoder(), options_of()))
+    encoder = tiny_encoder()
+    for broken in STATES:
+        (tmp_path / "state.json").write_text(broken)
+        with pytest.raises(ModelError, match=r"state\.json: cannot go on from it"):
+            load_checkpoint(tmp_path, encoder, optimizer_of(encoder, options_of()))
+    (tmp_path / "state.json").write_text(STATE)
+    for moments in (None, b"\xff" * 20):
+        if moments:
+            (tmp_path / "training.safetensors").write_bytes(moments)
+        with pytest.raises(ModelError, match=r"training\.safetensors: cannot go on from it"):
+            load_checkpoint(tmp_path, encoder, optimizer_of(encoder, options_of()))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)])

@@ -405,6 +405,17 @@ def test_roles_are_what_the_folder_says(tmp_path: Path) -> None:
     assert (tokenizer.roles.start, tokenizer.roles.separator, tokenizer.roles.pad) == (5, 6, 0)
 
 
+def definition(unknown: str, **more: int) -> bytes:
+    """A tokenizer.json of WordPiece, which calls its unknown token so."""
+    vocabulary = {name: number for number, name in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"])}
+    model = {"type": "WordPiece", "unk_token": unknown, "continuing_subword_prefix": "##"}
+    return json.dumps({"model": {**model, "max_input_chars_per_word": 9, "vocab": vocabulary | more}}).encode()
+
+
+HUGE_ID = definition("[UNK]", b=4_000_000_000)
+UNKNOWN = definition("<unk>")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -418,6 +429,8 @@ def test_roles_are_what_the_folder_says(tmp_path: Path) -> None:
         ("tokenizer.json", b'{"model": {"type": "WordPiece"}}', "the tokenizer files are broken"),
         ("tokenizer.json", b'{"model": {"type": "BPE", "vocab": {}}}', "has no decoder"),
         ("tokenizer.json", b'{"model": ' + b"[" * 100000, r"tokenizer\.json: not JSON"),
+        ("tokenizer.json", HUGE_ID, "the tokenizer files are broken: a token has the number 4000000000"),
+        ("tokenizer.json", UNKNOWN, "the tokenizer takes no text: WordPiece error: Missing"),
         ("spiece.model", b"", r"spiece\.model: the file is empty"),
         ("spiece.model", b"\x00garbage" * 99, "the tokenizer files are broken"),
     ],

@@ -1,5 +1,7 @@
 """Labelled texts: parts of long ones, what a store keeps of a label, the rows, the best span, an epoch of several."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unilmctl.commands.finetune.lessons import Several, Taught
-from unilmctl.data.labelled import Answer, LabelledText, label_set
+from unilmctl.data.labelled import Answer, LabelColumns, LabelledText, label_set, labelled_lines
 from unilmctl.data.labels import VALUES, VALUES_OF_PARTS, number_of
 from unilmctl.data.parts import Part, Parting
+from unilmctl.errors import DataError
 from unilmctl.generation.labelling import LONGEST_ANSWER, best_span
 from unilmctl.objectives import answered, labelled_length, read_row, tagged
 from unilmctl.objectives.understanding import fitted
@@ -47,6 +50,23 @@ def test_a_number_comes_back_as_it_was(value: float) -> None:
     text = LabelledText("a", None, "f:1", label=repr(value))
     if abs(value) <= 3.4e38:
         assert number_of(np.array(VALUES["regress"](text, ()))) == np.float32(value)
+
+
+def test_a_quoted_cell_of_csv_goes_on_in_the_next_line(tmp_path: Path) -> None:
+    def texts(content: str, task: str = "classify") -> list[LabelledText]:
+        (tmp_path / "a.csv").write_text(content)
+        columns = LabelColumns("text", None, "label")
+        return [raw.parsed() for raw in labelled_lines([tmp_path / "a.csv"], format="csv", columns=columns, task=task)]
+
+    found = texts('label,text\n1,"two\nlines, ""and"" more"\n2,one\n')
+    assert [(text.source, text.label) for text in found] == [('two\nlines, "and" more', "1"), ("one", "2")]
+    assert [text.where for text in found] == [f"{tmp_path}/a.csv:{line}" for line in (2, 4)]
+    (tagged_text,) = texts('text,label\na b,"X\nY"\n', "tag")
+    assert tagged_text.tags == ("X", "Y")
+    with pytest.raises(DataError, match=r"a\.csv:3: 'label' must be a label, text on one line or a number"):
+        texts('text,label\na,1\nb,"one\ntwo"\n')
+    with pytest.raises(DataError, match=r"a\.csv:2: a quoted cell begins here and never ends"):
+        texts('text,label\n"a,1\nb,2\n')
 
 
 def test_labels_are_put_in_order() -> None:

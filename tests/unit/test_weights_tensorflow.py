@@ -187,6 +187,7 @@ NEGATIVE = 2**64 - 1
         ({"a": entry(1, (2,), 0, 4, FOUR)}, "a tensor of shape [2] does not have 4 bytes"),
         ({"a": entry(1, (2**62, 4), 0, 4, FOUR)}, "does not have 4 bytes"),
         ({"a": entry(1, (NEGATIVE,), 0, 4, FOUR)}, "does not have 4 bytes"),
+        ({"a": entry(1, (0, 2**63), 0, 0, FOUR)}, "is not possible"),
         ({"a": entry(1, (1,) * 9, 0, 4, FOUR)}, "a tensor has 9 dimensions"),
         ({"a": entry(1, (1,), 8, 4, FOUR)}, "'a' lies upon another tensor, or outside of x.data-00000-of-00001"),
         ({"a": entry(1, (1,), NEGATIVE - 3, 4, FOUR)}, "'a' lies upon another tensor, or outside of"),
@@ -217,6 +218,17 @@ def test_blocks_upon_each_other_and_keys_out_of_order_are_refused(tmp_path: Path
     assert "keys are not in order" in refused(read_bundle, written(tmp_path / "y", [{b"c": b""}, {b"a": b""}]))
     twice = written(tmp_path / "z", [{b"": HEADER}], again=True)
     assert "blocks lie upon each other" in refused(read_bundle, twice)
+
+
+def test_keys_that_share_what_they_begin_with_cannot_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every key is the one before it and a byte more, which takes four bytes in the file."""
+    monkeypatch.setattr("unilmctl.weights.tables.LARGEST_KEYS", 1000)
+    index = written(tmp_path / "x", [{b"": HEADER} | {b"a" * length: b"" for length in range(1, 46)}])
+    assert "its keys are too long" in refused(read_bundle, index)
+    index = written(tmp_path / "x", [{b"": HEADER} | {b"a" * length: b"" for length in range(1, 45)}])
+    assert len(read_bundle(index)) == 44
 
 
 def test_what_is_no_such_checkpoint_is_named(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unilmctl.data.parsing import CELLS, Text, decode, field_of, object_of, sound
-from unilmctl.data.reading import Line, detect, lines_in
+from unilmctl.data.reading import Line, csv_rows, detect, lines_in
 from unilmctl.data.streams import label_of, opened
 from unilmctl.errors import DataError
 
@@ -89,6 +89,7 @@ def labelled_lines(files: Sequence[Path], *, format: str, columns: LabelColumns,
                 )
             parse: Callable[[str, str], LabelledText] = partial(_from_json, columns=columns, task=task)
             if found != "jsonl":
+                lines = csv_rows(lines) if found == "csv" else lines
                 header = _header(lines, found, columns, label_of(file))
                 parse = partial(_from_row, format=found, header=header, task=task)
             for where, line in lines:

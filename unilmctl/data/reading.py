@@ -204,7 +204,7 @@ def _single(
             raise DataError(f"{label}: plain text has no targets", "name the files that hold them in target_files")
         parse = plain
     else:
-        lines = _csv_rows(lines) if format == "csv" else lines
+        lines = csv_rows(lines) if format == "csv" else lines
         header, lines = _header(lines, format, columns, need_target=need_target)
         parse = partial(from_row, format=format, header=header, need_target=need_target)
     reader = Reader(parse, policy)
@@ -271,7 +271,7 @@ def _header(
     return {role: cells.index(name) for role, name in wanted.items() if name in cells}, lines
 
 
-def _csv_rows(lines: Iterator[Line]) -> Iterator[Line]:
+def csv_rows(lines: Iterator[Line]) -> Iterator[Line]:
     """Rows of a CSV file: a line with an open quote goes on in the next one."""
     for where, line in lines:
         parts, quotes, size = [line], line.count(b'"'), len(line)

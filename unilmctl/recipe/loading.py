@@ -167,6 +167,9 @@ def _apply(document: Document, override: str) -> None:
     place = Place(f"--set {override}")
     name, equals, text = override.partition("=")
     path = tuple(part.strip() for part in name.split("."))
+    if not syntax.is_text(override):
+        document.mistakes.append(Mistake(place, "is not UTF-8 text"))
+        return
     if not equals or not all(path):
         document.mistakes.append(Mistake(place, "an override is written section.key=value"))
         return

@@ -89,6 +89,11 @@ def resolve(text: str) -> Any:
     return text
 
 
+def is_text(text: str) -> bool:
+    """Whether it can be written down: it holds no half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 class _Composer(yaml.SafeLoader):
     """PyYAML's composer with a bound on the depth, and a note of every tag."""
 
@@ -106,6 +111,8 @@ class _Composer(yaml.SafeLoader):
         if self.depth > DEEPEST:
             raise yaml.MarkedYAMLError(problem=f"nested more than {DEEPEST} levels deep", problem_mark=event.start_mark)
         node = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and not is_text(node.value):
+            raise yaml.MarkedYAMLError(problem="half of a surrogate pair", problem_mark=event.start_mark)
         self.depth -= 1
         return node
 
@@ -188,6 +195,10 @@ def parse(text: str, *, file: str) -> tuple[Any, Document]:
         document.mistakes.append(
             Mistake(place, f"not valid YAML: character U+{ord(text[error.position]):04X} is not allowed")
         )
+        value = None
+    except (ValueError, OverflowError) as error:  # numbers of characters and versions, which PyYAML does not bound
+        place = reading.place(composer.get_mark())
+        document.mistakes.append(Mistake(place, f"not valid YAML: {str(error)[:100]}"))
         value = None
     return value, document
 

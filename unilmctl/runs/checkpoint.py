@@ -37,6 +37,7 @@ from unilmctl.weights.peft import save_adapter
 STATE = "state.json"
 MOMENTS = "training.safetensors"
 SHARDS = "training"
+FRESH = "start over with --fresh"
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,12 @@ def read_state(folder: Path) -> State:
     """The state of a checkpoint; ModelError when it has none that can be read."""
     try:
         raw = json.loads((folder / STATE).read_bytes())
-        best = None if raw["best"] is None else Best(**raw["best"])
-        return State(Position(**raw["position"]), raw["sums"], best, raw["evaluated"], raw["data"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / STATE}: cannot go on from it ({error})", "start over with --fresh") from error
+        best = None if raw["best"] is None else Best(str(raw["best"]["name"]), float(raw["best"]["value"]))
+        position = Position(**{name: int(count) for name, count in raw["position"].items()})
+        sums = {name: float(value) for name, value in raw["sums"].items()}
+        return State(position, sums, best, bool(raw["evaluated"]), str(raw["data"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ModelError(f"{folder / STATE}: cannot go on from it ({error})", FRESH) from error
 
 
 def load_checkpoint(
@@ -102,7 +105,7 @@ def load_checkpoint(
     Where those in training are not those of the model, with averages and adapters, they are put in their places too.
     """
     state = read_state(folder)
-    found = _load_shards(folder / SHARDS, encoder) if (folder / SHARDS).is_dir() else load_file(folder / MOMENTS)
+    found = _load_shards(folder / SHARDS, encoder) if (folder / SHARDS).is_dir() else _load_moments(folder / MOMENTS)
     load_hidden(encoder, averages, found)
     load_optimizer(encoder, optimizer, found)
     return state
@@ -114,6 +117,13 @@ def _save_moments(path: Path, tensors: dict[str, Tensor]) -> None:
             save_file(tensors, path)
         except SafetensorError as error:
             raise WriteError(f"cannot write {path}: {error}") from error
+
+
+def _load_moments(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: cannot go on from it ({error})", FRESH) from error
 
 
 def _save_shards(folder: Path, tensors: dict[str, Tensor]) -> None:

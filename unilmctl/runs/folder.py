@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unilmctl.errors import ModelError, UsageError
+from unilmctl.errors import DataError, ModelError, UsageError
 from unilmctl.files import (
     beside_of,
     clear_leftovers,
@@ -37,6 +37,8 @@ REPORT = "report.html"
 TENSORBOARD = "tensorboard"
 SKIPPED = "skipped"
 _STEP = re.compile(r"step-(\d+)")
+_NAME = re.compile(r"\w[\w-]{0,99}", re.ASCII)
+BROKEN_LOG = "remove the line; the log is for people"
 
 
 class Best(NamedTuple):
@@ -100,12 +102,12 @@ class RunFolder:
         return found
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The log's objects; a last line that a crash cut short is left out."""
+        """The log's objects; a last line that a crash cut short is left out. DataError for any other that is none."""
         path = self.folder / LOG
         if not path.exists():
             return []
         whole = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
-        return [json.loads(line) for line in whole.splitlines() if line]
+        return [_entry(line, f"{path}:{number}") for number, line in enumerate(whole.split("\n"), 1) if line]
 
     def truncate_log(self, *, step: int, evaluated: bool) -> None:
         """Forgets what was logged after `step`, and the evaluation at it unless it is `evaluated`."""
@@ -153,8 +155,8 @@ class RunFolder:
         path = self.folder / pointer
         if not path.is_file():
             return None
-        name = path.read_text(encoding="utf-8").strip()
-        return self.checkpoint(name) if name and self.checkpoint(name).is_dir() else None
+        name = path.read_text(encoding="utf-8", errors="replace").strip()
+        return self.checkpoint(name) if _NAME.fullmatch(name) and self.checkpoint(name).is_dir() else None
 
     def prune(self, kept: Collection[str]) -> None:
         """Removes the steps whose names are not `kept`, and what a crash left half written."""
@@ -186,7 +188,18 @@ def latest_run(root: Path = Path("runs")) -> Path:
     pointer = root / "latest"
     if not pointer.is_file():
         raise ModelError(f"{pointer}: there is no last run", "name a model folder or a run folder with --model")
-    return root / pointer.read_text(encoding="utf-8").strip()
+    return root / pointer.read_text(encoding="utf-8", errors="replace").strip()
+
+
+def _entry(line: str, where: str) -> dict[str, Any]:
+    """One line of a log."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON ({str(error)[:100]})", BROKEN_LOG) from error
+    if not (isinstance(entry, dict) and isinstance(entry.get("event"), str) and type(entry.get("step")) is int):
+        raise DataError(f"{where}: has no event and no step", BROKEN_LOG)
+    return entry
 
 
 def _is_before(entry: dict[str, Any], step: int, *, evaluated: bool) -> bool:

@@ -17,7 +17,8 @@ blank and emoji. Foreign SentencePiece models normalise as they were trained to 
 is exact up to its own normalisation: words and punctuation marks joined by one blank, none between CJK characters.
 """
 
+from unilmctl.tokens.loading import content_of
 from unilmctl.tokens.memory import Flat, flat, lists
 from unilmctl.tokens.tokenizer import Roles, Tokenizer, train
 
-__all__ = ["Flat", "Roles", "Tokenizer", "flat", "lists", "train"]
+__all__ = ["Flat", "Roles", "Tokenizer", "content_of", "flat", "lists", "train"]

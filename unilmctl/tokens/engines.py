@@ -10,6 +10,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from unilmctl.tokens.memory import Flat, Memory, flat, splitter
 from unilmctl.tokens.words import PREFIX, join_words
 
+LARGEST_VOCABULARY = 4_000_000
 WORDPIECE_ROLES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 BPE_ROLES = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # RoBERTa's order
 
@@ -120,7 +121,10 @@ def bpe_definition(vocabulary: dict[str, int], merges: list[tuple[str, str]], *,
 
 def in_order(vocabulary: dict[str, int]) -> list[str]:
     """Tokens by id; an id without a token gets ""."""
-    tokens = [""] * (max(vocabulary.values(), default=-1) + 1)
+    size = max(vocabulary.values(), default=-1) + 1
+    if size > LARGEST_VOCABULARY:
+        raise ValueError(f"a token has the number {size - 1}")
+    tokens = [""] * size
     for token, index in vocabulary.items():
         tokens[index] = token
     return tokens

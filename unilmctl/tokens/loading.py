@@ -86,15 +86,19 @@ def _choose(folder: Path, files: dict[str, bytes]) -> Engine:
 def _read(folder: Path) -> dict[str, bytes]:
     """The folder's tokenizer files as bytes."""
     try:
-        return {name: _content(folder / name) for name in FILES if (folder / name).is_file()}
+        return {name: content_of(folder / name) for name in FILES if (folder / name).is_file()}
     except OSError as error:
         raise ModelError(f"{folder}: cannot read the tokenizer: {error.strerror or error}") from error
 
 
-def _content(path: Path) -> bytes:
-    if path.stat().st_size > LARGEST_FILE:
-        raise ModelError(f"{path}: {path.stat().st_size} bytes are too many for a file of a tokenizer")
-    return path.read_bytes()
+def content_of(path: Path) -> bytes:
+    """The bytes of a file of a tokenizer. ModelError when it cannot be read, or is too large to be one."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ModelError(f"{path}: {path.stat().st_size} bytes are too many for a file of a tokenizer")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _with_class(folder: Path, files: dict[str, bytes]) -> dict[str, bytes]:
@@ -103,7 +107,7 @@ def _with_class(folder: Path, files: dict[str, bytes]) -> dict[str, bytes]:
     Saved beside another model they would be read in another way without it.
     """
     path = folder / "config.json"
-    config = _json({path.name: _content(path)}, path.name) if path.is_file() else {}
+    config = _json({path.name: content_of(path)}, path.name) if path.is_file() else {}
     for model, (name, usual) in TOLD_BY_MODEL.items():
         told = str(config.get("model_type")).startswith(model) or str(config.get("tokenizer_class")).startswith(name)
         if name == ROFORMER and not _holds_words(files):

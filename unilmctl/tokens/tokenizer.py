@@ -15,6 +15,9 @@ from unilmctl.tokens.memory import Flat, lists
 from unilmctl.tokens.training import train_engine
 from unilmctl.tokens.words import continues_word
 
+PROBE = "a \U0010fffd"
+"""A text that every tokenizer must take: a word, and one that no vocabulary holds."""
+
 
 @dataclass(frozen=True)
 class Roles:
@@ -65,9 +68,11 @@ class Tokenizer:
         """Ids of all texts one after another, and how many each has; faster still. DataError as in `encode`."""
         try:
             ids, lengths = self._engine.encode_flat(texts)
-        except (TypeError, RuntimeError, UnicodeError):
-            _refuse_surrogates(texts)
+        except MemoryError:
             raise
+        except Exception as error:  # the libraries raise their own, and bare Exception
+            _refuse_surrogates(texts)
+            raise ModelError(f"the tokenizer takes no text: {str(error)[:200]}") from error
         control = self._is_control[ids]
         if control.any():  # a control token was recognised in a text all the same: it becomes unknown
             ids = np.where(control, np.int32(self.roles.unknown), ids)
@@ -135,9 +140,11 @@ class Tokenizer:
         """The tokenizer of a model folder. ModelError when it has none, or a broken one."""
         engine = open_engine(folder)
         try:
-            return Tokenizer(engine)
+            made = Tokenizer(engine)
+            made.encode(PROBE)
         except ModelError as error:
             raise ModelError(f"{folder}: {error.message}", error.hint) from error
+        return made
 
 
 def train(texts: Iterable[str], *, kind: str, size: int, lowercase: bool = False) -> Tokenizer:

@@ -11,7 +11,7 @@ from unilmctl import __version__
 from unilmctl.errors import ModelError, UsageError
 from unilmctl.files import beside_of, publish_folder, verify_manifest, write_errors
 from unilmctl.model import Encoder, ModelConfig
-from unilmctl.tokens import Tokenizer
+from unilmctl.tokens import Tokenizer, content_of
 from unilmctl.weights.adapting import Resized, rebuilt, with_positions, with_segments, with_vocabulary
 from unilmctl.weights.assembling import Assembly, HeadState, Missing, assemble
 from unilmctl.weights.averaging import average
@@ -146,7 +146,7 @@ def _tokenizer(found: Source, options: ConvertOptions) -> Tokenizer:
         raise ModelError(f"{place}: no such tokenizer")
     if place.is_file():
         with TemporaryDirectory() as folder:
-            (Path(folder) / "vocab.txt").write_bytes(place.read_bytes())
+            (Path(folder) / "vocab.txt").write_bytes(content_of(place))
             return Tokenizer.load(Path(folder))
     for name in (*TOKENIZER_FILES, "config.json"):
         if (place / name).exists():
@@ -187,8 +187,8 @@ def _resized(
 def _listed(file: Path, tokenizer: Tokenizer, notes: list[str]) -> set[str]:
     """The tokens in a file, one a line; unknown ones become a note."""
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = content_of(file).decode().split("\n")
+    except (ModelError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: cannot be read as a list of tokens ({error})") from error
     listed = {line.removesuffix("\r") for line in lines} - {""}
     unknown = sorted(token for token in listed if tokenizer.token_id(token) is None)

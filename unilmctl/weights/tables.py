@@ -13,6 +13,8 @@ from unilmctl.weights.messages import BrokenFileError, varint
 FOOTER = 48
 MAGIC = 0xDB4775248B80FB57
 LARGEST_BLOCK = 4 * 2**20
+LARGEST_KEYS = 16 * 2**20
+"""Bytes of all keys together: they share what they begin with, so that four bytes could make one as long as a block."""
 
 
 def entries(table: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -26,7 +28,7 @@ def entries(table: bytes) -> Iterator[tuple[bytes, bytes]]:
         number, at = varint(footer[:-8], at)
         numbers.append(number)
     last: bytes | None = None
-    read = 0
+    read = held = 0
     for _, handle in _in_block(_block(table, numbers[2], numbers[3])):
         offset, at = varint(handle, 0)
         size, _ = varint(handle, at)
@@ -35,6 +37,9 @@ def entries(table: bytes) -> Iterator[tuple[bytes, bytes]]:
         for key, value in _in_block(_block(table, offset, size)):
             if last is not None and key <= last:
                 raise BrokenFileError("its keys are not in order")
+            held += len(key)
+            if held > LARGEST_KEYS:
+                raise BrokenFileError("its keys are too long")
             yield key, value
             last = key
         read = offset + size

@@ -23,7 +23,7 @@ from unilmctl.weights.names import Tensors
 from unilmctl.weights.tables import entries
 
 LARGEST_INDEX = 64 * 2**20
-MOST_SHARDS, MOST_DIMENSIONS = 1_000, 8
+MOST_SHARDS, MOST_DIMENSIONS, MOST_NUMBERS = 1_000, 8, 2**40
 
 FLOATS = {1: torch.float32, 2: torch.float64, 14: torch.bfloat16, 19: torch.float16}
 """TensorFlow's numbers of the types that weights have."""
@@ -80,6 +80,8 @@ def _entry(message: bytes, shards: int) -> Entry:
     shape = _shape(found[2].content if 2 in found else b"")
     if kind in FLOATS and math.prod(shape) * FLOATS[kind].itemsize != size:
         raise BrokenFileError(f"a tensor of shape {list(shape)} does not have {size} bytes")
+    if math.prod(max(size, 1) for size in shape) > MOST_NUMBERS:
+        raise BrokenFileError(f"a tensor of shape {list(shape)} is not possible")
     return Entry(kind, shape, shard, offset, size, checksum)
 
 

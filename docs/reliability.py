@@ -30,6 +30,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "tests/unit/test_recipe_schema.py",
         "tests/unit/test_recipe_yaml.py",
     ),
+    "Any bytes": ("tests/fuzz/test_targets.py",),
     "Old checkpoints": ("tests/golden/test_old_checkpoints.py",),
 }
 """Title of a group -> the files that hold its cases."""

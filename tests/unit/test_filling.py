@@ -12,7 +12,7 @@ from tiny_writer import WORDS, model_folder, tiny_encoder, tiny_tokenizer
 from unilmctl.commands import generate
 from unilmctl.errors import DataError, ModelError, UsageError
 from unilmctl.generation import Filler, GenerateOptions, Opened, gapped
-from unilmctl.generation.filling import ordered
+from unilmctl.generation.ways import ordered
 from unilmctl.tokens import Tokenizer
 from unilmctl.tokens import train as train_tokenizer
 from unilmctl.visibility import FOREVER, Slots
@@ -151,7 +151,11 @@ def test_a_line_that_does_not_fit_is_a_bad_line(folder: Path, capsys: pytest.Cap
         ({"options": {"search": "greedy", "beam": 3}}, "--beam has no meaning for greedy search"),
         ({"objective": "pseudo"}, "'pseudo' fills no gaps"),
         ({"prefix": "a"}, "--prefix has no meaning for gaps"),
-        ({"order": "best"}, "order cannot be 'best'"),
+        ({"order": "best"}, "'bidirectional' cannot fill gaps in the order best"),
+        (
+            {"order": "surest", "objective": "block-diffusion"},
+            "'block-diffusion' cannot fill gaps in the order surest",
+        ),
         ({"fill": False, "order": "gaps"}, "--order is the order in which gaps are filled"),
     ],
 )

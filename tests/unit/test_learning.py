@@ -1,9 +1,7 @@
 """Every objective can be learnt: a tiny model brings the loss of 64 rows near zero in all heads, and writes them again.
 
-Writing follows the times of a row, whatever the objective: every token that a label asks for is hidden wherever the row
-shows it, then moment by moment the likeliest token is predicted and put where the row would show it. A slot reads
-nothing that is written later, so what is still hidden cannot matter. `generate` does the same for the objectives it
-knows; for the others this is the whole of their decoding.
+Writing follows the times of a row, whatever the objective (`decoding.moments`): `generate` does the same for the
+objectives that it knows, and `generate --fill` for those that fill gaps.
 """
 
 from dataclasses import replace
@@ -13,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from unilmctl.decoding import Moments, Plan
 from unilmctl.model import Encoder, HeadConfig, ModelConfig
 from unilmctl.model.heads import HeadKind
 from unilmctl.objectives import BOUNDARY, CONTRASTIVE, OBJECTIVES, REPLACED, Corruption, build
-from unilmctl.rows import LANGUAGE_MODEL, Example, Frame, Ints, Labels, Row, pad
+from unilmctl.rows import LANGUAGE_MODEL, Example, Frame, Labels, Row
+from unilmctl.search import Rules, greedy
 from unilmctl.training import Feed, Step, TrainOptions, build_optimizer, train
 
 pytestmark = pytest.mark.slow
@@ -67,27 +67,29 @@ def learn(name: str, rows: list[Row]) -> tuple[Encoder, Step]:
     return encoder.eval(), last
 
 
-@torch.no_grad()
-def write(encoder: Encoder, row: Row) -> Ints:
-    """What the model writes for the labels of a row, moment by moment, [N]."""
+def documents(row: Row) -> list[Row]:
+    """The documents of a row, each as a row of its own with its labels for words."""
+    found = []
     labels = row.labels[LANGUAGE_MODEL]
-    ids = row.ids.copy()
-    # Answers are numbered within a document; a slot may show its own (what `keep` left there), and nothing is lost.
-    shown = np.where(row.shows < 0, -1, row.document * len(row) + row.shows)
-    answers = row.document[labels.slots] * len(row) + labels.answers
-    shown[labels.slots[shown[labels.slots] == answers]] = -1
-    ids[np.isin(shown, answers)] = FRAME.pad
-    written = np.zeros_like(labels.targets)
-    times = row.time[labels.slots]
-    for moment in np.unique(times):
-        asked = np.flatnonzero(times == moment)
-        batch = pad([replace(row, ids=ids)], pad_id=FRAME.pad)
-        slots = torch.from_numpy(labels.slots[asked])
-        hidden, _ = encoder(batch.ids, batch.positions, batch.segments, batch.slots, slots)
-        written[asked] = encoder.logits(hidden).argmax(-1).numpy()
-        for label in asked:
-            ids[shown == answers[label]] = written[label]
-    return written
+    for document in range(int(row.document.max()) + 1):
+        slots = np.flatnonzero(row.document == document)
+        mine = np.isin(labels.slots, slots)
+        asked = Labels(np.searchsorted(slots, labels.slots[mine]), labels.targets[mine], labels.answers[mine])
+        columns = {
+            name: getattr(row, name)[slots] for name in ("ids", "positions", "segments", "time", "until", "shows")
+        }
+        inner = None if row.inner is None else row.inner[slots]
+        whole = np.zeros(len(slots), dtype=np.int64)
+        found.append(Row(**columns, document=whole, labels={LANGUAGE_MODEL: asked}, inner=inner))
+    return found
+
+
+def write(encoder: Encoder, rows: list[Row]) -> list[list[int]]:
+    """What the model writes for the labels of each row."""
+    moments, plans = Moments(encoder, FRAME.vocabulary, FRAME.pad), [Plan.of(row) for row in rows]
+    rules = Rules(end=moments.end, max_length=1 + max(plan.size for plan in plans))
+    found = greedy(*moments.start(plans), moments.step, rules)
+    return [np.array(one.ids)[np.argsort(plan.order)].tolist() for (one,), plan in zip(found, plans, strict=True)]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -97,5 +99,5 @@ def test_a_tiny_model_learns_its_rows_by_heart_and_writes_them(name: str):
     assert last.loss < 0.1
     assert set(last.tallies) == {(0, head) for head in {LANGUAGE_MODEL, HEADS.get(name, LANGUAGE_MODEL)}}
     assert {tally.accuracy for tally in last.tallies.values()} == {1.0}
-    for row in rows:
-        assert write(encoder, row).tolist() == row.labels[LANGUAGE_MODEL].targets.tolist()
+    alone = [document for row in rows for document in documents(row)]
+    assert write(encoder, alone) == [row.labels[LANGUAGE_MODEL].targets.tolist() for row in alone]

@@ -12,7 +12,10 @@ from typer import Argument, Option
 Format = Literal["auto", "text", "jsonl", "tsv", "csv"]
 BadLine = Literal["fail", "skip", "replace"]
 Objective = Literal["pseudo", "masked", "causal"]
-Written = Literal["pseudo", "masked", "causal", "bidirectional", "partial"]
+Written = Literal[
+    "pseudo", "masked", "causal", "bidirectional", "partial", "permuted", "permuted-compensated", "infilling",
+    "infilling-in-place", "block-diffusion",
+]  # fmt: skip
 Orders = Literal["surest", "left-to-right", "gaps", "at-once"]
 Number = Literal["auto", "float32", "bfloat16", "int8"]
 Kind = Literal["beam", "greedy", "sample", "contrastive", "s2s-ft"]
@@ -46,7 +49,7 @@ HowWritten = Annotated[
     Written | None, Option("--objective", help="How the model predicts, or fills gaps. [the model's own]")
 ]
 Fill = Annotated[bool, Option("--fill", help="Fills gaps: every mask token of a line, such as [MASK].")]
-Order = Annotated[Orders | None, Option("--order", help="With --fill: what is chosen first. [surest]")]
+Order = Annotated[Orders | None, Option("--order", help="With --fill: what is chosen first. [surest, if it can]")]
 Prefix = Annotated[str | None, Option("--prefix", metavar="TEXT", help="Every output begins with this.")]
 FromRecipe = Annotated[str | None, Option("--recipe", metavar="RECIPE", help="Takes its generate section.")]
 Dtype = Annotated[Number | None, Option("--dtype", help="Number format of the weights. [auto]")]

@@ -2,7 +2,8 @@
 
 `stepping` reads the model one step at a time, `drafting` (with `followers`) several tokens at a time where they can be
 guessed; `ensemble` makes one of several models, `attending` tells which words of the source a step looks at; `moments`
-writes the answers of any row; `packing` lays the weights out for decoding, `precision` chooses their format.
+writes the answers of any row, `spans` gaps of unknown length; `packing` lays the weights out for decoding, `precision`
+chooses their format.
 """
 
 from unilmctl.decoding.attending import Attending
@@ -11,6 +12,7 @@ from unilmctl.decoding.ensemble import Ensemble, Reader, Together
 from unilmctl.decoding.moments import Moments, Plan, Planned
 from unilmctl.decoding.packing import pack
 from unilmctl.decoding.precision import FORMATS, cache_format, settle
+from unilmctl.decoding.spans import Spanned, Spans
 from unilmctl.decoding.stepping import Decoder, Reading, Written
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "Planned",
     "Reader",
     "Reading",
+    "Spanned",
+    "Spans",
     "Together",
     "Written",
     "cache_format",

@@ -7,7 +7,7 @@ reads records as they arrive, `stream` answers them in order. `work` is what wai
 processes that do it, `sharding` divides one input among several commands.
 """
 
-from unilmctl.generation.filling import ORDERS, Filler, Filling
+from unilmctl.generation.filling import Filler, Filling
 from unilmctl.generation.gapped import Gapped, gapped
 from unilmctl.generation.generator import Generator
 from unilmctl.generation.labelling import Labeller, Said, task_of
@@ -32,7 +32,6 @@ __all__ = [
     "Digest",
     "Decode",
     "CAN_FORK",
-    "ORDERS",
     "Answer",
     "Filler",
     "Filling",

@@ -58,10 +58,12 @@ def permuted(example: Example, frame: Frame, random: np.random.Generator, *, cor
     return permuted_row(text.tokens, order, frame)
 
 
-def permuted_row(text: Ints, order: Ints, frame: Frame) -> Row:
-    """The text [T] as content, then a [MASK] query for every token of `order` [N]; nobody reads a query."""
-    written = np.zeros(len(text), dtype=np.int64)
-    written[order] = 2 * np.arange(len(order)) + 2
+def permuted_row(text: Ints, order: Ints, frame: Frame, steps: Ints | None = None) -> Row:
+    """The text [T] as content, then a [MASK] query for every token of `order` [N]; nobody reads a query.
+
+    `steps` [N] number those that are written together; None: each alone.
+    """
+    written = _written(text, order, steps)
     asked = written[order] - 1
     segment = frame.source_segment
     return assemble(
@@ -73,6 +75,13 @@ def permuted_row(text: Ints, order: Ints, frame: Frame) -> Row:
     )
 
 
+def _written(text: Ints, order: Ints, steps: Ints | None) -> Ints:
+    """When each token of the text [T] is written: 0, or those of `order` [N] in their steps."""
+    written = np.zeros(len(text), dtype=np.int64)
+    written[order] = 2 * (np.arange(len(order)) if steps is None else steps) + 2
+    return written
+
+
 def permuted_compensated(
     example: Example, frame: Frame, random: np.random.Generator, *, corruption: Corruption = DEFAULT
 ) -> Row:
@@ -82,13 +91,20 @@ def permuted_compensated(
     return compensated_row(text.tokens, order, frame, random, corruption)
 
 
-def compensated_row(text: Ints, order: Ints, frame: Frame, random: np.random.Generator, corruption: Corruption) -> Row:
+def compensated_row(
+    text: Ints,
+    order: Ints,
+    frame: Frame,
+    random: np.random.Generator,
+    corruption: Corruption,
+    steps: Ints | None = None,
+) -> Row:
     """Content [T], a [MASK] for every token of `order` [N] that is readable until the token is, and the queries.
 
-    Queries are corrupted; the readable [MASK]s are not: one kept token there would show its answer.
+    Queries are corrupted; the readable [MASK]s are not: one kept token there would show its answer. `steps` as in
+    `permuted_row`.
     """
-    written = np.zeros(len(text), dtype=np.int64)
-    written[order] = 2 * np.arange(len(order)) + 2
+    written = _written(text, order, steps)
     asked, masks = written[order] - 1, np.full(len(order), frame.mask)
     segment = frame.source_segment
     return assemble(

@@ -44,7 +44,7 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
 
     `task` is the name of one of the model's heads, or "generate"; None: what the model was last fine-tuned for. The
     rest is as in `writing.run`, of which labels need little: `labelling.run` refuses what means nothing to them. With
-    `fill` gaps are filled, in an `order` of `generation.ORDERS`.
+    `fill` gaps are filled, in an `order` of `generation.filling`.
     """
     if order is not None and not fill:
         raise UsageError("--order is the order in which gaps are filled", "--fill fills gaps")

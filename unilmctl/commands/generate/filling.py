@@ -14,7 +14,6 @@ from unilmctl.data.parsing import Record
 from unilmctl.data.reading import BadLine
 from unilmctl.errors import DataError, UsageError
 from unilmctl.generation import (
-    ORDERS,
     Filler,
     Filling,
     Gapped,
@@ -32,7 +31,8 @@ from unilmctl.model.devices import device_named
 from unilmctl.tokens import Tokenizer
 
 FOR_FILLING = (
-    "search", "beam", "nbest", "beam_groups", "diversity", "forbid", "temperature", "top_k", "top_p", "min_p",
+    "search", "beam", "nbest", "beam_groups", "diversity", "length_penalty", "length_normalization",
+    "max_length", "forbid", "temperature", "top_k", "top_p", "min_p",
     "typical_p", "seed", "dtype", "device", "batch_tokens",
 )  # fmt: skip
 """Options that have to do with gaps."""
@@ -59,13 +59,13 @@ def run(
 
     With `nbest` n, text output has n lines for every line of input. UsageError for options that gaps have no use for.
     """
-    settled = _settled(options, order)
+    settled = _settled(options)
     opened = open_model(folder)
     if not opened.card.head_trained:
         console.warn(f"{folder}: the language-model head was never trained; what follows is noise")
     dtype = "float32" if settled.dtype == "auto" else settled.dtype
     opened = opened.packed(dtype, device_named(settled.device))
-    filler = Filler(opened, settled, objective=objective, order=order or ORDERS[0])
+    filler = Filler(opened, settled, objective=objective, order=order)
     tally, keys = Counts(), count()
     records = read_records(lines.source, format=lines.input_format, on_bad_line=lines.on_bad_line)
     show = partial(_json if lines.as_json else _plain, tokenizer=opened.tokenizer, nbest=settled.nbest)
@@ -96,13 +96,11 @@ class Answer(NamedTuple):
     fillings: list[Filling]
 
 
-def _settled(given: Mapping[str, Any], order: str | None) -> GenerateOptions:
+def _settled(given: Mapping[str, Any]) -> GenerateOptions:
     """The options of this run alone: what a model folder or a recipe says is about writing after a source."""
     stray = next((name for name in given if name not in FOR_FILLING), None)
     if stray is not None:
         raise UsageError(f"--{stray.replace('_', '-')} has no meaning for gaps", "see --fill in docs/decoding.md")
-    if order is not None and order not in ORDERS:
-        raise UsageError(f"order cannot be '{order}'", f"one of {', '.join(ORDERS)}")
     settled = GenerateOptions().updated(dict(given))
     settled.refuse_strangers(given)
     if settled.search not in SEARCHES:

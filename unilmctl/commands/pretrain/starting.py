@@ -27,8 +27,17 @@ DECODES = {
 }
 """Objectives that teach to write, the best teacher first, and what decoding then reads."""
 
-FILLS = ("partial", "bidirectional")
-"""Objectives that teach to fill gaps, the best teacher first."""
+FILLS = {
+    "partial": "partial",
+    "permuted-compensated": "permuted-compensated",
+    "permuted": "permuted",
+    "infilling": "infilling",
+    "infilling-in-place": "infilling-in-place",
+    "block-diffusion": "block-diffusion",
+    "bidirectional": "bidirectional",
+    "span-boundary": "bidirectional",
+}
+"""Objectives that teach to fill gaps, the best teacher first, and by which rows they are then filled."""
 
 KINDS: dict[str, HeadKind] = {BOUNDARY: "boundary", REPLACED: "replaced"}
 """Heads that are not those of sentence tasks."""
@@ -101,8 +110,12 @@ def trained_card(plan: Recipe, section: Pretrain, card: ModelCard) -> ModelCard:
 
 def _filling(mix: Sequence[Entry]) -> dict[str, list[int]]:
     """Objectives of a mix that teach to fill gaps, with their segments."""
-    found = {entry.objective: list(entry.segments or (0, 1)) for entry in reversed(mix)}
-    return {objective: found[objective] for objective in FILLS if objective in found}
+    found: dict[str, list[int]] = {}
+    for objective, rows in FILLS.items():
+        for entry in mix:
+            if entry.objective == objective:
+                found.setdefault(rows, list(entry.segments or (0, 1)))
+    return found
 
 
 def _writing(mix: Sequence[Entry]) -> Entry | None:

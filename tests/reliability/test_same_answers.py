@@ -23,11 +23,17 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "sample": {"search": "sample", "top_p": 0.9, "seed": 5},
 }
 WAYS: dict[str, dict[str, Any]] = {
-    "one by one": {"batch_tokens": 1},
+    "one by one": {"batch_tokens": 1, "max_length": 4},  # a step of one line costs as much as one of a thousand
     "few": {"batch_tokens": 300},
     "many": {"batch_tokens": 100_000},
     "two workers": {"workers": 2},
 }
+LONGEST = 8
+"""Tokens of an answer at most."""
+
+Known = dict[tuple[str, int, int], list[str]]
+"""Answers by search, number of lines and tokens of an answer."""
+
 SIZES = [300, pytest.param(10_000, marks=pytest.mark.reliability)]
 
 
@@ -45,21 +51,22 @@ def lines(count: int) -> list[str]:
 def answers(texts: list[str], folder: Path, **options: Any) -> list[str]:
     source, output = folder / "in.txt", folder / "out.txt"
     source.write_text("".join(f"{text}\n" for text in texts))
-    wanted = {"dtype": "float32", "device": "cpu", "max_length": 8, "workers": 1, **options}
+    wanted = {"dtype": "float32", "device": "cpu", "max_length": LONGEST, "workers": 1, **options}
     generate.run(source=str(source), model=MODEL, output=output, options=wanted)
     return output.read_text().split("\n")[:-1]
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], list[str]]:
-    """Answers that were given already, by search and number of lines."""
+def expected() -> Known:
+    """Answers that were given already."""
     return {}
 
 
-def plain(expected: dict[tuple[str, int], list[str]], search: str, count: int, folder: Path) -> list[str]:
-    if (search, count) not in expected:
-        expected[search, count] = answers(lines(count), folder, **SEARCHES[search])
-    return expected[search, count]
+def plain(expected: Known, search: str, count: int, folder: Path, longest: int = LONGEST) -> list[str]:
+    key = (search, count, longest)
+    if key not in expected:
+        expected[key] = answers(lines(count), folder, **SEARCHES[search], max_length=longest)
+    return expected[key]
 
 
 @pytest.mark.parametrize("count", SIZES)
@@ -67,28 +74,22 @@ def plain(expected: dict[tuple[str, int], list[str]], search: str, count: int, f
     "way", [pytest.param(way, marks=[pytest.mark.reliability] if way == "one by one" else []) for way in WAYS]
 )
 @pytest.mark.parametrize("search", short("drafts", "sample"))
-def test_batches_and_workers_change_nothing(
-    search: str, way: str, count: int, tmp_path: Path, expected: dict[tuple[str, int], list[str]]
-) -> None:
-    wanted = plain(expected, search, count, tmp_path)
+def test_batches_and_workers_change_nothing(search: str, way: str, count: int, tmp_path: Path, expected: Known) -> None:
+    wanted = plain(expected, search, count, tmp_path, WAYS[way].get("max_length", LONGEST))
     assert len(wanted) == count
     assert answers(lines(count), tmp_path, **SEARCHES[search], **WAYS[way]) == wanted
 
 
 @pytest.mark.parametrize("count", SIZES)
 @pytest.mark.parametrize("search", ["greedy", "drafts", "beam"])
-def test_the_order_changes_nothing(
-    search: str, count: int, tmp_path: Path, expected: dict[tuple[str, int], list[str]]
-) -> None:
+def test_the_order_changes_nothing(search: str, count: int, tmp_path: Path, expected: Known) -> None:
     wanted = plain(expected, search, count, tmp_path)
     assert answers(lines(count)[::-1], tmp_path, **SEARCHES[search]) == wanted[::-1]
 
 
 @pytest.mark.parametrize("threads", [2, 4])
 @pytest.mark.parametrize("search", short("greedy", "drafts", "sample"))
-def test_threads_change_nothing(
-    search: str, threads: int, tmp_path: Path, expected: dict[tuple[str, int], list[str]]
-) -> None:
+def test_threads_change_nothing(search: str, threads: int, tmp_path: Path, expected: Known) -> None:
     wanted, before = plain(expected, search, 300, tmp_path), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -103,7 +104,7 @@ def test_memory_for_few_lines_changes_nothing(
     search: str,
     most: int,
     tmp_path: Path,
-    expected: dict[tuple[str, int], list[str]],
+    expected: Known,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wanted, start, short = plain(expected, search, 300, tmp_path), Decoder.start, []

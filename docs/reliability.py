@@ -18,6 +18,9 @@ ROOT = Path(__file__).parent.parent
 PAGE = Path(__file__).parent / "reliability.md"
 
 GROUPS: dict[str, tuple[str, ...]] = {
+    "Killed at any moment": ("tests/reliability/test_crashes.py",),
+    "Disks that refuse": ("tests/reliability/test_full_disks.py",),
+    "Signals": ("tests/reliability/test_signals.py",),
     "Text as it comes": ("tests/reliability/test_bad_text.py",),
     "Models from strangers": (
         "tests/reliability/test_hostile_models.py",

@@ -3,6 +3,7 @@ objective of ours can make the row, it does.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -20,15 +21,19 @@ from unilmctl.objectives import (
     infilling_row,
     partial_row,
     permuted_row,
+    windowed,
 )
-from unilmctl.rows import LANGUAGE_MODEL, Example, Frame, Row, leaks
+from unilmctl.rows import LANGUAGE_MODEL, Example, Frame, Labels, Row, leaks, pad
+from unilmctl.training.replaced import with_replacements
 from unilmctl.visibility import FOREVER, Slots, visible
 
 TEXT = "abcdef"
 IDS = {token: index for index, token in enumerate(["pad", "C", "S", "M", *TEXT])}
 NAMES = {index: token for token, index in IDS.items()}
 SAME = {"P": "M", "A": "M", "Q": "M", "[M]": "M", "g2": "M", "g4": "M", "g5": "M", "sop": "C"}
-ANSWERS = {"7": "S", "10": "C", "11": "S", "eop": "S", "S": "S"} | {str(n + 1): c for n, c in enumerate(TEXT)}
+ANSWERS = {"7": "S", "10": "C", "11": "S", "eop": "S", "eos": "S", "S": "S"} | {
+    str(n + 1): c for n, c in enumerate(TEXT)
+}
 
 
 class Given(NamedTuple):
@@ -183,7 +188,7 @@ DRAWN = {
     "SpanBERT": ("bidirectional", "abcdef", "", frame(), masks(1 / 2, "geometric")),
     "ERNIE 1.0": ("bidirectional", "abc", "def", frame(), masks(1 / 2, table=ENTITIES)),
     "ERNIE 2.0": ("bidirectional", "abc", "def", frame(), masks(1 / 2, table=ENTITIES)),
-    "ELECTRA — generator": ("bidirectional", "abc", "def", frame(), masks(1 / 3)),
+    "ELECTRA — generator": ("replaced", "abc", "def", frame(), masks(1 / 3)),
     "UniLM v1 — bidirectional": ("bidirectional", "abc", "def", frame(), masks(1 / 3)),
     "UniLM v1 — left-to-right": ("left-to-right", "abcdef", "", frame(2, 2), masks(1 / 3)),
     "UniLM v1 — right-to-left": ("right-to-left", "abcdef", "", frame(3, 3), masks(1 / 3)),
@@ -204,18 +209,84 @@ DRAWN = {
 """
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_an_objective_draws_the_row(name: str):
-    objective, source, target, around, corruption = DRAWN[name]
+def draw(name: str, objective: str | None = None) -> Row:
+    """The draw of an objective that is the example."""
+    usual, source, target, around, corruption = DRAWN[name]
     given = find(name)
     wanted = shape_of_example(given)
     example = Example(ids(source), ids(target))
     for seed in range(4000):
-        row = OBJECTIVES[objective](example, around, np.random.default_rng(seed), corruption=corruption)
+        row = OBJECTIVES[objective or usual](example, around, np.random.default_rng(seed), corruption=corruption)
         if shape_of_row(row, given) == wanted:
-            assert leaks(row) == []
-            return
-    pytest.fail(f"no draw of {objective} is the example")
+            return row
+    pytest.fail(f"no draw of {objective or usual} is the example")
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_an_objective_draws_the_row(name: str):
+    assert leaks(draw(name)) == []
+
+
+def test_the_boundaries_of_spanberts_span():
+    row = draw("SpanBERT", "span-boundary")
+    assert leaks(row) == []
+    pairs = row.labels["boundary"]
+    # b, c and d are predicted from a and e, the slots beside them, and from their places 0, 1, 2 in the span.
+    assert [NAMES[token] for token in row.ids[[1, 5]].tolist()] == ["a", "e"]
+    assert pairs.slots.tolist() == [1, 1, 1]
+    assert pairs.aside is not None
+    assert pairs.aside.tolist() == [[5, 0], [5, 1], [5, 2]]
+    assert [NAMES[token] for token in pairs.targets.tolist()] == ["b", "c", "d"]
+
+
+def test_what_electras_discriminator_reads_and_is_asked():
+    row, given = draw("ELECTRA — generator"), find("ELECTRA — discriminator")
+    batch = pad([row], pad_id=0)
+    other = len(IDS)  # b'
+    read = with_replacements(batch, torch.tensor([other, IDS["e"]]))  # what the generator draws: wrong, then right
+    names = {**NAMES, other: "b'"}
+    assert [names[token] for token in read.ids[0].tolist()[: len(row)]] == given.tokens
+    (head,) = read.labels
+    asked = read.labels[head]
+    assert asked.slots.tolist() == list(range(len(given.tokens)))
+    assert [("real", "fake")[target] for target in asked.targets.tolist()] == given.predicts
+    for found, wanted in zip(
+        (row.positions, row.time, row.until), (range(9), given.slots.time, given.slots.until), strict=True
+    ):
+        assert found.tolist() == list(map(int, wanted))
+    assert row.segments.tolist() == given.segments
+
+
+def running_text(window: int | None = None) -> Row:
+    """The row of `next-token` without the [CLS] [SEP] before its text, counted from the first token on."""
+    row = OBJECTIVES["next-token"](Example(ids(TEXT), ids("")), frame(0, 0), np.random.default_rng(0))
+    row = row if window is None else windowed(row, window)
+    slots, targets, answers, *_ = row.labels[LANGUAGE_MODEL]
+    assert NAMES[int(targets[0])] == "a"  # [SEP] asks for the first token, which GPT has nothing to ask from
+    return replace(
+        row,
+        ids=row.ids[2:],
+        positions=row.positions[2:] - 2,
+        segments=row.segments[2:],
+        document=row.document[2:],
+        time=row.time[2:] - 2,
+        until=np.where(row.until == FOREVER, FOREVER, row.until - 2)[2:],
+        shows=row.shows[2:],
+        labels={LANGUAGE_MODEL: Labels(slots[1:] - 2, targets[1:], answers[1:])},
+    )
+
+
+def test_running_text_is_gpts():
+    given = find("GPT-1/2")
+    assert shape_of_row(running_text(), given) == shape_of_example(given)
+
+
+def test_a_window_is_transformer_xls_memory_of_one_length():
+    given, row = find("Transformer-XL — same_length"), running_text(3)
+    assert [column.tolist() for column in (row.time, row.until)] == [
+        given.slots.time.tolist(),
+        given.slots.until.tolist(),
+    ]
 
 
 def test_the_row_of_bert4keras_without_its_last_column_which_predicts_nothing_and_is_read_by_nothing():

@@ -14,8 +14,18 @@ import torch
 from unilmctl.decoding import Moments, Plan
 from unilmctl.model import Encoder, HeadConfig, ModelConfig
 from unilmctl.model.heads import HeadKind
-from unilmctl.objectives import BOUNDARY, CONTRASTIVE, OBJECTIVES, REPLACED, Corruption, build
-from unilmctl.rows import LANGUAGE_MODEL, Example, Frame, Labels, Row
+from unilmctl.objectives import (
+    BOUNDARY,
+    CONTRASTIVE,
+    OBJECTIVES,
+    PAIRINGS,
+    REPLACED,
+    Corruption,
+    build,
+    with_pair_label,
+)
+from unilmctl.objectives.sentences import CLASSES
+from unilmctl.rows import LANGUAGE_MODEL, Example, Frame, Labels, Passage, Row
 from unilmctl.search import Rules, greedy
 from unilmctl.training import Feed, Step, TrainOptions, build_optimizer, train
 
@@ -55,13 +65,12 @@ def _given_a_beginning(row: Row) -> Row:
     return replace(row, labels={LANGUAGE_MODEL: Labels(slots[1:], targets[1:], answers[1:])})
 
 
-def learn(name: str, rows: list[Row]) -> tuple[Encoder, Step]:
-    """A model trained on all rows at once, and its last step."""
-    extra = (HeadConfig(HEADS[name], cast(HeadKind, HEADS[name])),) if name in HEADS else ()
+def learn(rows: list[Row], *heads: HeadConfig, steps: int = STEPS, rate: float = 5e-3) -> tuple[Encoder, Step]:
+    """A model with these heads trained on all rows at once, and its last step."""
     shape = ModelConfig(vocabulary=FRAME.vocabulary, hidden=64, layers=2, heads=4, feedforward=128, positions=32)
-    encoder = Encoder(replace(shape, dropout=0.0, attention_dropout=0.0, pooler=name in HEADS, heads_extra=extra))
+    encoder = Encoder(replace(shape, dropout=0.0, attention_dropout=0.0).with_heads(*heads))
     encoder.initialize(torch.Generator().manual_seed(1))
-    options = TrainOptions(steps=STEPS, learning_rate=5e-3, warmup=20, weight_decay=0.0, label_smoothing=0.0)
+    options = TrainOptions(steps=steps, learning_rate=rate, warmup=20, weight_decay=0.0, label_smoothing=0.0)
     feed = Feed(rows, lambda row, frame, random: row, FRAME, lambda epoch: [np.arange(len(rows))], 1)
     *_, last = train(encoder, build_optimizer(encoder, options), feed, options)
     return encoder.eval(), last
@@ -95,9 +104,30 @@ def write(encoder: Encoder, rows: list[Row]) -> list[list[int]]:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_tiny_model_learns_its_rows_by_heart_and_writes_them(name: str):
     rows = rows_of(name)
-    encoder, last = learn(name, rows)
+    head = [HeadConfig(HEADS[name], cast(HeadKind, HEADS[name]))] if name in HEADS else []
+    encoder, last = learn(rows, *head)
     assert last.loss < 0.1
     assert set(last.tallies) == {(0, head) for head in {LANGUAGE_MODEL, HEADS.get(name, LANGUAGE_MODEL)}}
     assert {tally.accuracy for tally in last.tallies.values()} == {1.0}
     alone = [document for row in rows for document in documents(row)]
     assert write(encoder, alone) == [row.labels[LANGUAGE_MODEL].targets.tolist() for row in alone]
+
+
+def passage(number: int) -> Passage:
+    """Four sentences of two tokens, of which the first and the last are the passage's own."""
+    random = np.random.default_rng(number)
+    text = np.array([4 + number, *random.integers(4, 4 + ROWS, 6), 3 + ROWS - number])
+    return Passage(tuple(np.split(text, 4)), None, number)
+
+
+@pytest.mark.parametrize("task", CLASSES)
+def test_a_tiny_model_learns_what_a_sentence_task_drew_for_its_passages(task: str):
+    random, rows = np.random.default_rng(3), []
+    for number in range(ROWS):
+        example, label = PAIRINGS[task](passage(number), passage((number + 9) % ROWS), FRAME, random)
+        row = with_pair_label(build("bidirectional")(example, FRAME, random), task, label)
+        rows.append(replace(row, labels={task: row.labels[task]}))  # the words have their test above
+    assert {int(row.labels[task].targets[0]) for row in rows} == set(range(CLASSES[task]))
+    _, last = learn(rows, HeadConfig(task, "class", CLASSES[task]), steps=15 * CLASSES[task] + 30, rate=3e-3)
+    assert last.loss < 0.1
+    assert last.tallies[0, task].accuracy == 1.0

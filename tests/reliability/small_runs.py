@@ -56,10 +56,26 @@ def words(index: int, count: int = 4) -> list[str]:
     return [WORDS[(index * 7 + place * 5 + index * place) % len(WORDS)] for place in range(count)]
 
 
+def labelled(index: int) -> dict[str, Any]:
+    """A text with everything that a task asks of it: a label, a number, tags, and a question with its answer."""
+    text = words(index)
+    answer = {"text": text[index % 4], "start": len(" ".join([*text[: index % 4], ""]))}
+    tags = ["B-LONG" if len(word) > 3 else "O" for word in text]
+    asked = {"question": text[index % 4 - 1], "answers": [answer] if index % 5 else []}
+    return {
+        "text": " ".join(text),
+        "label": WORDS[index % 3],
+        "number": index % 7 - 2.5,
+        "words": text,
+        "tags": tags,
+        **asked,
+    }
+
+
 def furnish(folder: Path) -> None:
     """Data and recipes of every kind in a folder."""
     pairs = [{"src": " ".join(words(i)), "tgt": " ".join(reversed(words(i)))} for i in range(24)]
-    labels = [{"text": " ".join(words(i)), "label": WORDS[i % 3]} for i in range(24)]
+    labels = [labelled(i) for i in range(24)]
     text = "".join(" ".join(words(i, 5)) + ("\n\n" if i % 4 == 3 else "\n") for i in range(60))
     for name, lines in {"pairs": pairs, "few": pairs[:4], "labels": labels}.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

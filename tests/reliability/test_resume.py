@@ -29,6 +29,19 @@ MIX = (
     "{objective: seq2seq, weight: 1/3, segments: [4, 5]}, {objective: left-to-right, weight: 1/3}]"
 )
 STAGES = "pretrain.stages=[{steps: 2, mix: [{objective: bidirectional}]}, {steps: 4, mix: [{objective: seq2seq}]}]"
+TAGS = "{files: [labels.jsonl], source: words, target: tags}"
+FURTHER = f"tasks=[{{name: tags, task: tag, weight: 0.5, data: {{train: {TAGS}, valid: {TAGS}}}}}]"
+
+
+LABELS = ("data.train.files=[labels.jsonl]", "data.valid.files=[labels.jsonl]")
+
+
+def task(name: str, **fields: str) -> tuple[str, ...]:
+    """Settings that make the recipe `labels` one of another task, over these fields."""
+    read = [f"data.{split}.{key}={field}" for split in ("train", "valid") for key, field in fields.items()]
+    return (f"finetune.task={name}", f"data.store={name}", *read)
+
+
 LEARNT: dict[str, tuple[str, tuple[str, ...]]] = {
     "pseudo": ("pairs", ("finetune.objective=pseudo",)),
     "masked": ("pairs", ("finetune.objective=masked", "finetune.source_mask=0.1")),
@@ -40,6 +53,12 @@ LEARNT: dict[str, tuple[str, tuple[str, ...]]] = {
     "infilling": ("text", ("pretrain.mix=[{objective: infilling}]",)),
     "permuted": ("text", ("pretrain.mix=[{objective: permuted}]",)),
     "two-stages": ("text", (STAGES, "pretrain.mix=null")),
+    "tag": ("labels", task("tag", source="words", target="tags")),
+    "span": ("labels", task("span", source="question", second="text", target="answers")),
+    "regress": ("labels", task("regress", target="number")),
+    "several": ("labels", ("data.store=several", FURTHER)),
+    "similar": ("pairs", ("finetune.task=similar", "data.store=similar")),
+    "adapted-tag": ("adapted", (*task("tag", source="words", target="tags"), *LABELS, "finetune.lora={rank: 2}")),
 }
 
 

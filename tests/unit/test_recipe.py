@@ -152,6 +152,12 @@ def test_a_resolved_recipe_loads_as_itself() -> None:
     assert recipe.resolved() == again.resolved()
 
 
+def test_a_resolved_recipe_for_vectors_writes_with_the_objective_that_learns_them() -> None:
+    recipe = ok(MINIMAL + "finetune: {task: similar}\n")
+    assert recipe.resolved()["finetune"]["objective"] == "causal"
+    assert load(write(dump_yaml(recipe), "resolved.yaml")).resolved() == recipe.resolved()
+
+
 def test_a_resolved_recipe_writes_out_every_key() -> None:
     resolved = ok(SCRATCH + "run: runs/x\n").resolved()
     split = {"target_files", "format", "source", "target", "references"}

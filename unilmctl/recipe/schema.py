@@ -305,5 +305,7 @@ class Recipe(Section):
             unused.add("rows")
         values: dict[str, Any] = self.model_dump(mode="json", exclude={"extends", *unused})
         values["data"]["store"] = str(self.store)
+        if self.pretrain is None and "similar" in self.learnt:
+            values["finetune"]["objective"] = "causal"  # vectors are learnt beside it, whatever the default is
         values["generate"]["max_length"] = self.generate.max_length or self.tokens.max_target
         return values

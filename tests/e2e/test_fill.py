@@ -1,6 +1,7 @@
 """`generate --fill`: a model that has learnt sentences by heart, by any objective that fills gaps, restores them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,17 +62,10 @@ def learnt(folder: Path, name: str) -> Path:
     examples = [Example(np.array(tokenizer.encode(text)), np.zeros(0, dtype=np.int64)) for text in TEXTS] * 4
     shape = ModelConfig(vocabulary=len(vocabulary), hidden=64, layers=2, heads=4, feedforward=128, positions=24)
     inner = 24 if name == "infilling" else 0
-    encoder = Encoder(
-        ModelConfig(**{**vars(shape), "dropout": 0.0, "attention_dropout": 0.0, "inner_positions": inner})
-    )
+    encoder = Encoder(replace(shape, dropout=0.0, attention_dropout=0.0, inner_positions=inner))
     encoder.initialize(torch.Generator().manual_seed(1))
-    options = TrainOptions(
-        steps=STEPS.get(name, 180),
-        learning_rate=4e-3,
-        warmup=20,
-        weight_decay=0.0,
-        label_smoothing=0.0,
-    )
+    steps = STEPS.get(name, 180)
+    options = TrainOptions(steps=steps, learning_rate=4e-3, warmup=20, weight_decay=0.0, label_smoothing=0.0)
     objective = build(name, CORRUPTION.get(name, Corruption(target=0.4)))
     feed = Feed(examples, objective, frame, lambda epoch: [np.arange(len(examples))], 1)
     for _ in train(encoder, build_optimizer(encoder, options), feed, options):

@@ -146,6 +146,7 @@ def test_four_objectives_share_every_batch(place: Path, capsys: pytest.CaptureFi
     encoder, card = load_model(model_folder(report.run))
     assert (encoder.config.segments, encoder.config.pair_head) == (6, True)
     assert (card.objective, card.source_segment, card.target_segment) == ("masked", 4, 5)
+    assert card.fills == {"bidirectional": [0, 1]}
     names = ["bidirectional/lm", "bidirectional/next-sentence", "left-to-right/lm", "right-to-left/lm", "seq2seq/lm"]
     logged = [*entries(report, "steps"), *entries(report, "evaluation")]
     assert sorted({name for entry in logged for name in entry["parts"]}) == names

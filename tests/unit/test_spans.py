@@ -67,10 +67,10 @@ def test_probabilities_are_those_of_full_passes_whatever_is_chosen(changes: dict
             text = texts[line // 2]
             expected = plain(spans.encoder, text, past)
             more = len(past) < (text == FRAME.mask).sum()
-            ends = {FOLLOWING: expected[STOP], STOP: -torch.inf} if more else {FOLLOWING: -torch.inf}
-            expected = torch.cat((expected, torch.tensor([-torch.inf, -torch.inf])))
-            for token, score in ends.items():
-                expected[token] = score
+            end = STOP if not more else FOLLOWING
+            expected = torch.cat((expected, torch.full((2,), -torch.inf)))
+            stop, expected[STOP] = float(expected[STOP]), -torch.inf
+            expected[end if past[-1] else REST] = stop
             torch.testing.assert_close(found[line], expected, atol=1e-5, rtol=1e-5)
             if more and past[-1] and random.random() < 0.4:
                 tokens[line] = FOLLOWING

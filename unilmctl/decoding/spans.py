@@ -1,9 +1,10 @@
 """Gaps of unknown length, written one after another behind the text that they are missing from (GLM's rows).
 
-The text, with one [MASK] for each gap, is read once. A gap is then read as [CLS] y1 ... yn and predicted as y1 ... yn
-[SEP], at the position of its [MASK] and at inner positions 1 to n + 1, from cached keys and values of the text and of
-all that was written into the gaps before. To a search the gaps of a line are one output: `Spans.following` ends a gap
-that is not the last one, the separator the last; both stand for the model's separator, and cost what it costs.
+The text, with one [MASK] for each gap, is read once. A gap of one token at least is then read as [CLS] y1 ... yn and
+predicted as y1 ... yn [SEP], at the position of its [MASK] and at inner positions 1 to n + 1, from cached keys and
+values of the text and of all that was written into the gaps before. To a search the gaps of a line are one output:
+`Spans.following` ends a gap that is not the last one, the separator the last; both stand for the model's separator, and
+cost what it costs.
 
 Shapes: N sentences, B beams a sentence, R = N x B rows in sentence-major order, T tokens of a text, K gaps, V
 vocabulary.
@@ -77,7 +78,7 @@ class Spans:
 
     @property
     def rest(self) -> int:
-        """What holds the probability of all that a full gap has no room for: never to be chosen."""
+        """What cannot be, and is never to be chosen: the end of an empty gap, more tokens in a full one."""
         return self.frame.vocabulary + 1
 
     @torch.no_grad()
@@ -132,14 +133,15 @@ class Spans:
         )
         last = state.gap >= state.gaps.repeat_interleave(beams) - 1
         logits = self.encoder.logits(hidden[:, -1]).float()[:, : self.frame.vocabulary]
-        return self._ending(logits, last, state.inner > self.longest)
+        return self._ending(logits, last, state.inner)
 
-    def _ending(self, logits: Tensor, last: Tensor, full: Tensor) -> Tensor:
-        """Logits [R, V] with what ends a gap, `last` [R] or not, and the rest; a gap that is `full` [R] must end."""
+    def _ending(self, logits: Tensor, last: Tensor, inner: Tensor) -> Tensor:
+        """Logits [R, V] with what ends a gap at `inner` [R], the `last` [R] one or not, and with what cannot be."""
         never = torch.full_like(logits[:, 0], float("-inf"))
+        empty, full = inner == 1, inner > self.longest
         stop = logits[:, self.frame.separator].clone()
         logits[:, self.frame.separator] = never
-        rest = torch.where(full, logits.logsumexp(1), never)
+        rest = torch.where(empty, stop, torch.where(full, logits.logsumexp(1), never))
         logits[full] = float("-inf")
-        logits[:, self.frame.separator] = torch.where(last, stop, never)
-        return torch.cat((logits, torch.where(last, never, stop)[:, None], rest[:, None]), 1)
+        logits[:, self.frame.separator] = torch.where(last & ~empty, stop, never)
+        return torch.cat((logits, torch.where(last | empty, never, stop)[:, None], rest[:, None]), 1)

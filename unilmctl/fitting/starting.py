@@ -59,7 +59,7 @@ def begun(recipe: Recipe, tokenizer: Tokenizer, *, positions: int) -> tuple[Load
     if recipe.model.init is None:
         encoder = _from_scratch(recipe, tokenizer)
         source, target = default_segments(min(encoder.config.segments, 2))
-        card = ModelCard(source_segment=source, target_segment=target)
+        card = ModelCard(source_segment=source, target_segment=target, fills={})
     else:
         encoder, card = load_model(recipe.model.init)
         if not card.head_trained:

@@ -133,7 +133,7 @@ def card_of(plan: Recipe, lessons: Sequence[Lesson], prepared: PreparedTasks, ca
     """The card of the models that this recipe makes: the starting model's, what it learns to write, and the tasks."""
     known = {**card.tasks, **{one.name: _task(plan, one, prepared) for one in lessons}}
     if any(one.task in WRITES for one in lessons):
-        made = trained_card(plan, card.source_segment, card.target_segment)
+        made = trained_card(plan, card)
         return replace(made, tasks=known)
     return replace(card, max_source=plan.tokens.max_source, truncate=plan.tokens.truncate, tasks=known)
 

@@ -51,8 +51,10 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
     section, run_folder = writing.from_recipe(recipe, settings)
     folder = writing.folder_of(model, run_folder)
     lines = Lines(source, output, as_json, input_format, on_bad_line)
+    part = shard or os.environ.get("WORLD_SIZE")
+    stray = {"--model (a second one)": others, "--prefix": prefix, "--shard": part}
     if fill:
-        filling.refuse({"--model (a second one)": others, "--prefix": prefix, "--shard": shard, "--task": task})
+        filling.refuse({**stray, "--task": task})
         return filling.run(folder, lines, objective=objective, order=order, options=options or {})
     name = labelling.chosen(folder, task, objective)
     if name is None:
@@ -60,6 +62,5 @@ def run(  # noqa: PLR0913 - the options of one command line, one by one
         return writing.run(
             folders, lines, section=section, objective=objective, prefix=prefix, shard=shard, options=options
         )
-    stray = {"--model (a second one)": others, "--prefix": prefix, "--shard": shard or os.environ.get("WORLD_SIZE")}
     labelling.refuse(name, stray, options or {})
     return labelling.run(folder, name, lines, options=options or {})

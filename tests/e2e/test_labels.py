@@ -9,7 +9,7 @@ import pytest
 import torch
 from stopping import StopAt, contents
 
-from unilmctl.commands import finetune, generate, score
+from unilmctl.commands import finetune, generate, preprocess, score
 from unilmctl.errors import DataError, RecipeError, Stopped, UsageError
 from unilmctl.fitting import RunReport
 from unilmctl.runs import RunFolder, StopSignals
@@ -38,22 +38,37 @@ def write(name: str, lines: list[dict[str, Any]]) -> None:
     Path(name).write_text("".join(json.dumps(one) + "\n" for one in lines))
 
 
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with texts, labels and a recipe, in which the test runs."""
-    monkeypatch.chdir(tmp_path)
+def furnish() -> None:
+    """Texts, labels and a recipe in the working folder."""
     write("train.jsonl", [line(number) for number in range(60)])
     write("valid.jsonl", [line(number) for number in range(60, 80)])
     Path("recipe.yaml").write_text(RECIPE)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A furnished folder, in which the test runs."""
+    monkeypatch.chdir(tmp_path)
+    furnish()
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def beginner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a model that has hardly begun to learn, for tests of everything else."""
+    folder = tmp_path_factory.mktemp("beginner")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        furnish()
+        return folder / train("finetune.steps=2", "finetune.warmup=1").run
 
 
 def train(*settings: str, fresh: bool = False) -> RunReport:
     return finetune.run(recipe="recipe.yaml", settings=settings, fresh=fresh)
 
 
-def answers(**options: Any) -> list[str]:
-    generate.run(source="valid.jsonl", model=Path("run"), output=Path("out.txt"), **options)
+def answers(model: Path = Path("run"), **options: Any) -> list[str]:
+    generate.run(source="valid.jsonl", model=model, output=Path("out.txt"), **options)
     return Path("out.txt").read_text().splitlines()
 
 
@@ -75,19 +90,18 @@ def test_a_model_learns_labels_and_says_them() -> None:
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    train("run=whole")
+    short = ("finetune.steps=8", "finetune.save_every=4", "finetune.evaluate_every=4")
+    train("run=whole", *short)
     with monkeypatch.context() as patch:
         patch.setattr(StopSignals, "__call__", StopAt(7, signal.SIGTERM).asked_by)
         with pytest.raises(Stopped):
-            train()
-    train()
-    assert contents(Path("run/checkpoints/step-40")) == contents(Path("whole/checkpoints/step-40"))
+            train(*short)
+    train(*short)
+    assert contents(Path("run/checkpoints/step-8")) == contents(Path("whole/checkpoints/step-8"))
 
 
-def test_adapters_and_a_head_learn_labels() -> None:
-    base = (
-        train("run=first", "finetune.steps=2", "finetune.warmup=1", "finetune.save_every=2").run / "checkpoints/step-2"
-    )
+def test_adapters_and_a_head_learn_labels(beginner: Path) -> None:
+    base = beginner / "checkpoints/step-2"
     lines = RECIPE.replace(", train: {kind: wordpiece, size: 60}", "").splitlines()
     begun = [f"model: {{init: {base}}}" if one.startswith("model:") else one for one in lines]
     Path("recipe.yaml").write_text("\n".join(begun))
@@ -120,21 +134,21 @@ def test_two_texts_and_a_number() -> None:
     assert json.loads(answers(as_json=True)[0])["label"] == pytest.approx(said[0])
 
 
-def test_lines_without_text_and_bad_lines_have_their_line_of_output() -> None:
-    train("finetune.steps=2", "finetune.warmup=1")
+def test_lines_without_text_and_bad_lines_have_their_line_of_output(beginner: Path) -> None:
     Path("valid.jsonl").write_text('{"text": "a fine film"}\n{oops\n{"text": ""}\n{"text": "dull"}\n')
-    found = answers(on_bad_line="skip")
+    found = answers(beginner, on_bad_line="skip")
     assert [bool(one) for one in found] == [True, False, False, True]
-    assert "not valid JSON" in json.loads(answers(on_bad_line="skip", as_json=True)[1])["error"]
+    assert "not valid JSON" in json.loads(answers(beginner, on_bad_line="skip", as_json=True)[1])["error"]
     with pytest.raises(DataError, match="valid.jsonl:2: not valid JSON"):
-        answers()
+        answers(beginner)
 
 
 def test_a_label_that_training_does_not_know_is_named() -> None:
     write("valid.jsonl", [line(0), {"text": "so so", "label": "meh"}])
     with pytest.raises(DataError, match="valid.jsonl:2: the training data has no label 'meh'"):
         train()
-    train("data.on_bad_line=skip", "finetune.steps=2", "finetune.warmup=1")
+    prepared = preprocess.run(recipe="recipe.yaml", settings=["data.on_bad_line=skip"])
+    assert prepared.report["valid"].bad == 1
 
 
 @pytest.mark.parametrize(
@@ -164,14 +178,13 @@ def test_what_cannot_be_learnt_is_refused() -> None:
         train("finetune.task=generate", "data.train.second=x")
 
 
-def test_what_a_label_has_no_use_for_is_refused() -> None:
-    train("finetune.steps=2", "finetune.warmup=1")
+def test_what_a_label_has_no_use_for_is_refused(beginner: Path) -> None:
     with pytest.raises(UsageError, match="--beam is for writing, the task 'classify' gives labels"):
-        answers(options={"beam": 3})
+        answers(beginner, options={"beam": 3})
     with pytest.raises(UsageError, match="--prefix is for writing"):
-        answers(prefix="x")
+        answers(beginner, prefix="x")
     with pytest.raises(UsageError, match="the model has no task 'rank'"):
-        answers(task="rank")
+        answers(beginner, task="rank")
     with pytest.raises(UsageError, match="the model was trained for classify, not to write"):
-        score.run(source="valid.jsonl", model=Path("run"))
-    assert len(answers(task="classify", options={"batch_tokens": 30, "dtype": "bfloat16"})) == 20
+        score.run(source="valid.jsonl", model=beginner)
+    assert len(answers(beginner, task="classify", options={"batch_tokens": 30, "dtype": "bfloat16"})) == 20

@@ -27,6 +27,7 @@ finetune: {task: tag, batch_tokens: 320, steps: 40, learning_rate: 8e-3, warmup:
   evaluate_every: 40, save_every: 40, keep_best_by: tag_f1, threads: 1, label_smoothing: 0.0}
 generate: {beam: 1}
 """
+LARGE = ("finetune.steps=80", "finetune.batch_tokens=640", "finetune.evaluate_every=80", "finetune.save_every=80")
 SPAN = "source: question, second: context, target: answers"
 
 
@@ -98,7 +99,7 @@ def test_words_are_tagged_however_many_there_are() -> None:
 
 
 def test_answers_are_found_in_long_texts() -> None:
-    train("finetune.task=span", "finetune.steps=160", "finetune.keep_best_by=squad_em", text=spans())
+    train("finetune.task=span", *LARGE, "finetune.keep_best_by=squad_em", text=spans())
     wanted = [one["answers"][0] for one in map(asked, range(60))]
     said = answers("asked.jsonl")
     assert sum(text == one["text"] for text, one in zip(said, wanted, strict=True)) >= 57
@@ -114,8 +115,8 @@ def test_answers_are_found_in_long_texts() -> None:
 
 def test_questions_without_an_answer_are_learnt() -> None:
     write("asked.jsonl", [asked(number, empty=True) for number in range(60)])
-    train("finetune.task=span", "finetune.steps=160", text=spans())
-    assert load_model(Path("run/checkpoints/step-160")).card.tasks["span"]["empty"]
+    train("finetune.task=span", *LARGE, text=spans())
+    assert load_model(Path("run/checkpoints/step-80")).card.tasks["span"]["empty"]
     said = answers("asked.jsonl")
     right = [text == ([a["text"] for a in asked(n, empty=True)["answers"]] or [""])[0] for n, text in enumerate(said)]
     assert sum(right) >= 55
@@ -143,6 +144,7 @@ tasks:
     report = train(
         "finetune.task=generate",
         "finetune.steps=200",
+        "finetune.save_every=200",
         "finetune.evaluate_every=200",
         "finetune.batch_tokens=640",
         text=text,
@@ -167,7 +169,7 @@ def _written(text: str) -> str:
 
 def test_a_model_paraphrases_and_its_vectors_are_alike() -> None:
     text = RECIPE.replace("[tags.jsonl], source: text, target: tags", "[pairs.jsonl]").replace("tag_f1", "exact_match")
-    report = train("finetune.task=similar", "finetune.steps=120", "finetune.evaluate_every=120", text=text)
+    report = train("finetune.task=similar", "finetune.steps=100", "finetune.evaluate_every=100", text=text)
     assert report.best is not None
     assert report.best.value == 100
     evaluation = next(entry for entry in RunFolder(report.run).read_log() if entry["event"] == "evaluation")
@@ -181,7 +183,7 @@ def test_a_model_paraphrases_and_its_vectors_are_alike() -> None:
         for vector in vectors
     ]
     assert nearest == list(range(9))
-    assert load_model(report.run / "checkpoints" / "step-120").card.objective == "causal"
+    assert load_model(report.run / "checkpoints" / "step-100").card.objective == "causal"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "tests/reliability/test_hostile_models.py",
         "tests/unit/test_weights_pickles.py",
         "tests/unit/test_weights_safety.py",
+        "tests/reliability/test_advisories.py",
     ),
     "Pipes and terminals": ("tests/reliability/test_pipes.py",),
     "Recipes with mistakes": (

@@ -10,6 +10,7 @@ import io
 import json
 import pickle
 import resource
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -319,6 +320,10 @@ def weight_seeds() -> list[bytes]:
         file = io.BytesIO()
         torch.save({"a": torch.ones(4), "b": [1, (None, 2.5)]}, file, _use_new_zipfile_serialization=zip_file)
         found += behind(0, file.getvalue())
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as out:
+        out.addfile(tarfile.TarInfo("a" * 200))
+    found += behind(0, archive.getvalue()[:2048])
     plain = [pickle.dumps({"a": [1, "b", (2.5, {"c": None})], "d": b"x" * 9}, protocol=number) for number in range(5)]
     return found + behind(1, tensor(), *plain)
 

@@ -159,6 +159,16 @@ def test_the_old_tar_format_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize("size", [2**40, 2**60, 2**80, None])
+def test_a_tar_that_lies_about_its_sizes_is_refused(size: int | None, tmp_path: Path) -> None:
+    """A name or a table of names of any size; None: a thousand tables, each of the one after it."""
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, size or 1
+    header = member.tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "x.bin").write_bytes((header + b"x".ljust(512, b"\0")) * (2000 if size is None else 1))
+    assert "torch's old tar format is refused" in refused(read_pickle, tmp_path / "x.bin")
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("part", [0.0, 0.02, 0.3, 0.6, 0.9, 0.999])
 def test_a_truncated_pickle_is_refused(part: float, legacy: bool, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Stopped and gone on with by as many processes, a run is bit by bit the run that was never stopped. By another number it
 has the same examples at every step, none twice and none left out, and the same figures but for the order in which a
-sum is added up. A number that is none on one process alone is met by all of them.
+sum is added up. A number that is none on one process alone is met by all of them, memory that is
+short on one by that one.
 """
 
 import json
@@ -184,6 +185,30 @@ def same_figures(run: str, reference: str) -> None:
 
 def logged(run: str) -> list[dict[str, Any]]:
     return [entry for entry in RunFolder(Path(run)).read_log() if "loss" in entry]
+
+
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=LONG), 2])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=LONG), 1])
+def test_memory_that_is_short_on_one_process_changes_nothing(rank: int, rows: int, places: Places) -> None:
+    (straight, whole), (cut, folder) = places("straight"), places("cut")
+    wanted = trial("pseudo", 1, "none", *NO_DROPOUT)
+
+    def short(mine: int) -> None:
+        score = loop.score
+
+        def scored(encoder: Any, batch: Batch, *rest: Any) -> Any:
+            if mine == rank and len(batch.ids) > rows:
+                (folder / "too large").touch()
+                raise MemoryError
+            return score(encoder, batch, *rest)
+
+        loop.score = scored
+
+    assert [end.code for end in started(wanted, straight, whole)] == [0, 0]
+    ends = started(wanted, cut, folder, prepare=short)
+    assert [end.code for end in ends] == [0, 0], ends
+    assert (folder / "too large").exists()
+    same_figures(cut, straight)
 
 
 def poisoned(rank: int, calls: set[int], value: float, where: str) -> Callable[[int], None]:

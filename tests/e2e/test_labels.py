@@ -10,7 +10,7 @@ import torch
 from stopping import StopAt, contents
 
 from unilmctl.commands import finetune, generate, preprocess, score
-from unilmctl.errors import DataError, RecipeError, Stopped, UsageError
+from unilmctl.errors import DataError, ModelError, RecipeError, Stopped, UsageError
 from unilmctl.fitting import RunReport
 from unilmctl.runs import RunFolder, StopSignals
 from unilmctl.weights import load_model
@@ -87,6 +87,16 @@ def test_a_model_learns_labels_and_says_them() -> None:
     assert evaluation["examples"][0]["output"] == "pos"
     model = load_model(report.run / "checkpoints" / "step-40")
     assert model.encoder.config.head("classify").labels == ("neg", "pos")
+    write("train.jsonl", [{**line(number), "label": "pos" if number % 3 else "neg"} for number in range(60)])
+    small = ("run=taught", "model.hidden=16", f"tokens.tokenizer={report.run}/checkpoints/step-40", "tokens.train=null")
+    taught = train(*small, "finetune.distil={teacher: run, weight: 1.0}", "finetune.steps=60")
+    assert taught.best is not None
+    assert taught.best.value == 100, "the teacher's labels, not those of the data"
+    write("train.jsonl", [{**line(number), "label": "other" if number % 2 else "pos"} for number in range(60)])
+    with pytest.raises(
+        ModelError, match="run/checkpoints/step-[0-9]+ has no head 'classify' with the labels of the tr"
+    ):
+        train(*small, "finetune.distil={teacher: run}", "data.valid=null", "finetune.keep_best_by=loss", fresh=True)
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,8 +182,8 @@ def test_what_cannot_be_learnt_is_refused() -> None:
     write("train.jsonl", [{"text": "a", "label": "x"}] * 4)
     with pytest.raises(DataError, match="train.jsonl:1: 'x' is not a number"):
         train("finetune.task=regress", "data.valid=null", "finetune.keep_best_by=loss")
-    with pytest.raises(RecipeError, match=r"finetune.distil: the model learns to classify from the data alone"):
-        train("finetune.distil={teacher: run}")
+    with pytest.raises(RecipeError, match=r"finetune.distil: the model learns to regress from the data alone"):
+        train("finetune.task=regress", "finetune.distil={teacher: run}")
     with pytest.raises(RecipeError, match=r"second text is for tasks with labels"):
         train("finetune.task=generate", "data.train.second=x")
 

@@ -13,12 +13,13 @@ from tiny_training import feed_of, options_of, tiny_encoder, weights
 
 from unilmctl.commands.finetune.teaching import teacher_of
 from unilmctl.errors import ModelError
-from unilmctl.model import Encoder, ModelConfig
+from unilmctl.model import Encoder, HeadConfig, ModelConfig
 from unilmctl.rows import LANGUAGE_MODEL
 from unilmctl.tokens import Tokenizer
 from unilmctl.tokens import train as train_tokenizer
 from unilmctl.training import build_optimizer, loss, smoothed_loss, train
 from unilmctl.training.distillation import Teacher, soft_loss
+from unilmctl.training.scoring import Scoring, score
 from unilmctl.weights import ModelCard, save_model
 
 
@@ -66,6 +67,32 @@ def test_a_step_has_the_gradient_of_the_whole_loss(chunk: int, monkeypatch: pyte
     assert step.loss == pytest.approx(float(whole.detach()), rel=1e-5)
     for (name, ours), theirs in zip(encoder.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def headed(encoder: Encoder) -> Encoder:
+    """The encoder with a tagging head, new but for the seed."""
+    made = Encoder(encoder.config.with_heads(HeadConfig("tag", "token", 5)))
+    made.initialize(torch.Generator().manual_seed(encoder.config.hidden))
+    return made
+
+
+def test_classes_are_taught_as_words_are() -> None:
+    teacher = Teacher(headed(wide_encoder()).eval(), weight=0.3, temperature=2.0)
+    encoder, batch = headed(tiny_encoder()).train(), feed_of().batch(0, feed_of().order(0)[0])
+    words = batch.labels[LANGUAGE_MODEL]
+    batch = replace(batch, labels={"tag": words._replace(targets=words.targets % 5)})
+    found = score(encoder, batch, Scoring(teacher=teacher), {"tag": 1.0})
+    ours = {name: part.grad for name, part in encoder.named_parameters() if part.grad is not None}
+    row = (batch.ids, batch.positions, batch.segments, batch.slots)
+    encoder.zero_grad()
+    wanted = batch.labels["tag"]
+    scores, taught = (one.scores("tag", one(*row)[0].flatten(0, 1)[wanted.slots]) for one in (encoder, teacher.encoder))
+    hard = torch.nn.functional.cross_entropy(scores, wanted.targets, reduction="none")
+    whole = (0.7 * hard + 0.3 * soft_loss(scores, taught.detach(), 2.0)).sum()
+    whole.backward()
+    torch.testing.assert_close(sum(tally[0] for tally in found.values()), whole.detach())
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, encoder.get_parameter(name).grad, atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_a_teacher_without_weight_teaches_nothing() -> None:

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from unilmctl.recipe.broken import SPLITS, Broken, written_otherwise
 from unilmctl.recipe.schema import Data, Recipe, TaskData
 
+TAUGHT = ("generate", "classify", "tag")
+"""Tasks that a teacher can teach: it gives every token or label a probability."""
+
 
 def task_relations(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Broken]:
     """What tasks that end in a label have no use for."""
@@ -17,7 +20,7 @@ def task_relations(recipe: Recipe, written: set[tuple[str, ...]]) -> Iterator[Br
         for name, _ in written_otherwise(recipe, ("second",)):
             yield Broken(f"data.{name}.second finetune.task", "a second text is for tasks with labels")
         return
-    if recipe.finetune.distil is not None:
+    if recipe.finetune.distil is not None and (recipe.tasks is not None or recipe.finetune.task not in TAUGHT):
         what = f"the model learns to {recipe.finetune.task}" if recipe.tasks is None else "several tasks are learnt"
         yield Broken("finetune.distil finetune.task tasks", f"{what} from the data alone")
     if recipe.data.generated is not None and recipe.finetune.task != "generate":

@@ -1,7 +1,7 @@
 """Distillation: at the labelled slots a model learns what a larger one would write there (Hinton et al. 2015, arXiv
-1503.02531), besides what the data says.
+1503.02531), or which label it would give, besides what the data says.
 
-Shapes: N labels, D hidden width (student's and teacher's differ), V vocabulary, the same for both.
+Shapes: N labels, D hidden width (student's and teacher's differ), V vocabulary and C classes, the same for both.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ class Teacher:
     temperature: float
 
     @torch.no_grad()
-    def states(self, batch: Batch) -> Tensor:
-        """The teacher's hidden states at the labelled slots, [N, D]."""
+    def states(self, batch: Batch, head: str = LANGUAGE_MODEL) -> Tensor:
+        """The teacher's hidden states at the slots that a head has labels for, [N, D]."""
         device = self.encoder.head.bias.device
         ids, positions, segments = (part.to(device) for part in (batch.ids, batch.positions, batch.segments))
         slots = Slots(*(part.to(device) for part in batch.slots))
-        wanted = batch.labels[LANGUAGE_MODEL].slots.to(device)
+        wanted = batch.labels[head].slots.to(device)
         hidden: Tensor = self.encoder.eval()(ids, positions, segments, slots, wanted)[0]
         return hidden
 
@@ -39,8 +39,16 @@ class Teacher:
         found: Tensor = self.encoder.logits(states)
         return found
 
+    @torch.no_grad()
+    def scores(self, batch: Batch, head: str) -> Tensor:
+        """What the teacher thinks of each class of a head, [N, C]."""
+        return self.encoder.scores(head, self.states(batch, head))
+
     def mixed(self, losses: Tensor, logits: Tensor, taught: Tensor) -> Tensor:
-        """Losses [N] against the data, mixed with those of the student's logits against the teacher's, all [N, V]."""
+        """Losses [N] against the data, mixed with those of the student's logits against the teacher's, all [N, V].
+
+        (Or scores of classes [N, C].)
+        """
         return (1 - self.weight) * losses + self.weight * soft_loss(logits, taught, self.temperature)
 
 

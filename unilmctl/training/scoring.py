@@ -123,7 +123,7 @@ def score(encoder: Encoder, batch: Batch, how: Scoring, scales: Mapping[str, flo
         if head == LANGUAGE_MODEL:
             scored = _words(encoder, batch, states[0], targets, how, scales)
         else:
-            scored = _other(encoder, head, states, targets, how, scales)
+            scored = _other(encoder, batch, head, states, targets, how, scales)
         found |= _by_group(head, scored, labels)
     if scales is not None:
         torch.autograd.backward(hidden, torch.zeros_like(hidden) if leaf.grad is None else leaf.grad)
@@ -188,6 +188,7 @@ def _words(
 
 def _other(
     encoder: Encoder,
+    batch: Batch,
     head: str,
     states: list[Tensor],
     wanted: Targets,
@@ -213,6 +214,10 @@ def _other(
         scores = encoder.scores(head, states[0])
     if kind in CLASSES:
         losses, correct = class_losses(scores.float(), wanted, how.class_smoothing)
+        if how.teacher is not None:
+            with autocast(device, how.precision):
+                taught = how.teacher.scores(batch, head)
+            losses = how.teacher.mixed(losses, scores, taught)
     else:
         losses, correct = HEAD_LOSSES[kind](scores.float(), wanted)
     total = losses.sum()

@@ -10,6 +10,7 @@ from unilmctl.commands.finetune.ingredients import adapting_of, frame_of, valida
 from unilmctl.commands.finetune.lessons import mixed_feed, objective_of
 from unilmctl.commands.finetune.measuring import SeveralMeasures, label_validation_of
 from unilmctl.commands.finetune.starting import trained_card
+from unilmctl.commands.finetune.teaching import teacher_of
 from unilmctl.data.labelled import CLASSIFY, REGRESS, SPAN, TAG, WRITES
 from unilmctl.errors import RecipeError
 from unilmctl.fitting import (
@@ -86,6 +87,9 @@ def assemble(
     frame = frame_of(plan, prepared.tokenizer, card)
     trained = {name: task.stores["train"] for name, task in prepared.tasks.items()}
     feed = mixed_feed(plan, lessons, trained, frame)
+    teacher = teacher_of(plan, encoder, card, prepared.tokenizer)
+    if teacher is not None:
+        teacher.encoder.to(processes.device)
     fitting = Fitting(
         folder=folder,
         encoder=encoder,
@@ -99,6 +103,7 @@ def assemble(
         signals=signals,
         data=" ".join(map(fingerprint, trained.values())),
         processes=processes,
+        teacher=teacher,
         averages=None if section.ema is None else Averages(encoder, section.ema),
         names=[one.name for one in lessons] if len(lessons) > 1 else (),
     )

@@ -122,6 +122,22 @@ def test_lines_are_answered_one_for_one(folder: Path, capsys: pytest.CaptureFixt
     assert alone == lines[6:], "whatever is filled beside it"
 
 
+def test_gaps_of_unknown_length_are_as_long_as_they_turn_out(folder: Path) -> None:
+    options = {"max_length": 3, "beam": 4, "nbest": 4}
+    text = "a [MASK] b [MASK][MASK].\n[MASK]\n"
+    lines = [json.loads(line) for line in run(folder, text, objective="infilling", as_json=True, options=options)]
+    for line, marks in zip(lines, (2, 1), strict=True):
+        for one in line["hypotheses"]:
+            assert [1 <= len(gap["tokens"]) <= 3 for gap in one["gaps"]] == [True] * marks
+            assert [len(gap["token_scores"]) - len(gap["tokens"]) for gap in one["gaps"]] == [1] * marks
+            assert one["score"] == pytest.approx(sum(score for gap in one["gaps"] for score in gap["token_scores"]))
+    best = lines[0]["hypotheses"][0]
+    first, second = (gap["text"] for gap in best["gaps"])
+    assert best["text"] == f"a {first} b {second}."
+    scores = [one["score"] for one in lines[0]["hypotheses"]]
+    assert scores == sorted(scores, reverse=True)
+
+
 def test_the_same_seed_draws_the_same(folder: Path) -> None:
     drawn = [
         run(folder, "a [MASK] [MASK] b\n", options={"search": "sample", "nbest": 4, "seed": seed}) for seed in (1, 1, 2)
@@ -150,6 +166,9 @@ def test_a_line_that_does_not_fit_is_a_bad_line(folder: Path, capsys: pytest.Cap
         ({"options": {"forbid": ["zzz"]}}, "forbid: the vocabulary has no token 'zzz'"),
         ({"options": {"search": "greedy", "beam": 3}}, "--beam has no meaning for greedy search"),
         ({"objective": "pseudo"}, "'pseudo' fills no gaps"),
+        ({"options": {"max_length": 3}}, "a gap has as many tokens as marks for 'bidirectional'"),
+        ({"options": {"length_penalty": 1.0}}, "a gap has as many tokens as marks for 'bidirectional'"),
+        ({"order": "gaps", "objective": "infilling"}, "'infilling' cannot fill gaps in the order gaps"),
         ({"prefix": "a"}, "--prefix has no meaning for gaps"),
         ({"order": "best"}, "'bidirectional' cannot fill gaps in the order best"),
         (

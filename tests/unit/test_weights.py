@@ -263,6 +263,8 @@ def test_a_tensor_that_is_no_table_of_floats_is_refused(tmp_path: Path) -> None:
         ('{"max_source": true}', "'max_source' cannot be True"),
         ('{"truncate": "middle"}', "'truncate' cannot be 'middle'"),
         ('{"separator_in": 1}', "'separator_in' cannot be 1"),
+        ('{"fills": ["partial"]}', "'fills' cannot be ['partial']"),
+        ('{"fills": {"partial": [0]}}', "'fills' cannot be {'partial': [0]}"),
         ('{"generate": []}', "'generate' cannot be []"),
         ('{"colour": 1}', "unknown key 'colour'"),
         ("[1]", "holds no JSON object"),

@@ -235,7 +235,7 @@ def reading_of(card: ModelCard) -> Reading:
     if found is None:
         raise ModelError(
             f"a model trained with '{card.objective}' is not known to write",
-            f"--objective takes {', '.join(DECODING)}; or fine-tune it",
+            f"--objective takes {', '.join(DECODING)}; --fill fills gaps; or fine-tune it",
         )
     return cast(Reading, found)
 

@@ -9,7 +9,9 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import resident
@@ -72,7 +74,15 @@ ENDS: dict[str, tuple[str, int, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ENDS)
+SHORT = {kind for kind in ENDS if "answers" not in kind} | {"answers, and nobody reads", "answers onto a full disk"}
+
+
+def cases(names: Collection[str], short: Collection[str]) -> list[Any]:
+    """Cases by name, those that are not `short` in the page alone."""
+    return [pytest.param(name, marks=[] if name in short else [pytest.mark.reliability]) for name in names]
+
+
+@pytest.mark.parametrize("kind", cases(ENDS, SHORT))
 def test_a_stream_that_ends_early_has_its_exit_code(kind: str, model: Path, tmp_path: Path) -> None:
     command, code, said = ENDS[kind]  # 141 may be 0 where all was written before the reader left
     if command.startswith("yes"):
@@ -126,7 +136,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", cases(COMMANDS, {"scores"}))
 @pytest.mark.parametrize("kind", PLAIN)
 def test_a_terminal_that_wants_no_colour_gets_none(kind: str, command: str, tmp_path: Path) -> None:
     _, out, err = on_terminal(COMMANDS[command], tmp_path, **PLAIN[kind])
@@ -148,7 +158,7 @@ def test_a_table_on_a_narrow_terminal_is_drawn(columns: int, tmp_path: Path) -> 
     assert out
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", cases(COMMANDS, {"an error"}))
 @pytest.mark.parametrize("forced", ["", "FORCE_COLOR=1 CLICOLOR_FORCE=1"])
 def test_files_hold_no_colour(forced: str, command: str, tmp_path: Path) -> None:
     arguments = " ".join(COMMANDS[command])

@@ -15,7 +15,7 @@ from unilmctl.objectives import RATES, SPANS
 from unilmctl.recipe import Generate, dump_yaml, list_recipes, load, require_files, shelf
 
 ON_TEXT = ["pretrain_bert", "pretrain_electra", "pretrain_ernie2", "pretrain_unilm1", "pretrain_unilm2"]
-LABELLED = ["chnsenticorp", "sst2"]
+LABELLED = ["chnsenticorp", "e2e_answers", "e2e_tags", "sst2"]
 ON_PAIRS = ["cnndm", "csl", "e2e", "gigaword", "lcsts", "multi30k", "quickstart", "squad_qg", "xsum"]
 NAMES = sorted([*ON_PAIRS, *LABELLED, *ON_TEXT])
 

@@ -10,6 +10,7 @@ import io
 import json
 import pickle
 import resource
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,10 +26,14 @@ from safetensors.torch import save
 from test_hostile_models import tensor, zipped
 from tiny_checkpoints import WORDS, tiny, write_vocabulary
 
+from unilmctl.commands.evaluate import read_hypotheses, read_references, read_sources
+from unilmctl.data.documents import TextReader, TextTally
 from unilmctl.data.labelled import READ, LabelColumns, label_set, labelled_lines, parsed_lines
 from unilmctl.data.reading import POLICIES, read
+from unilmctl.data.streams import blocks, opened
 from unilmctl.errors import RecipeError, UserError
 from unilmctl.files import verify_manifest, write_manifest
+from unilmctl.generation.lines import read_records
 from unilmctl.recipe import load
 from unilmctl.recipe.shelf import shelf
 from unilmctl.runs.checkpoint import read_state
@@ -57,14 +62,14 @@ class Target(NamedTuple):
 def refusal(target: Target, data: bytes, folder: Path) -> str | None:
     """Why the reader refuses these bytes, None when it takes them. Whatever is no UserError passes through."""
     for path in folder.iterdir():
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     try:
         target.read(data, folder)
     except UserError as error:
         said = error.message
     else:
         return None
-    assert any(path.name in said for path in (folder, *folder.iterdir())), said
+    assert any(path.name in said for path in (folder, *folder.rglob("*"))), said
     return said
 
 
@@ -122,6 +127,48 @@ def line_seeds() -> list[bytes]:
     ]
 
 
+DOCUMENTS = [
+    (form, documents, given)
+    for form in ("jsonl", "text")
+    for documents in ("blank-line", "lines")
+    for given in (None, "given")
+]
+ANSWERED = [(form, policy) for form in ("auto", "jsonl", "text") for policy in POLICIES]
+
+
+def read_streams(data: bytes, folder: Path) -> object:
+    """What `generate` and `evaluate` are given, and documents for pre-training."""
+    number, content = door(data, 2 * len(ANSWERED) + len(DOCUMENTS) + 4)
+    path = folder / ("lines.gz" if number % 2 else "lines")
+    path.write_bytes(content)
+    if number < 2 * len(ANSWERED):
+        form, policy = ANSWERED[number // 2]
+        return list(read_records(str(path), format=form, on_bad_line=policy))
+    if number < 2 * len(ANSWERED) + 4:
+        return read_hypotheses(path) if number % 4 < 2 else (read_references([path]), read_sources(path))
+    form, documents, given = DOCUMENTS[number - 2 * len(ANSWERED) - 4]
+    reader = TextReader(documents, segmenter=given, policy=POLICIES[len(content) % len(POLICIES)])
+    with opened(path) as stream:
+        return [reader.sentences(block, TextTally()) for block in blocks(str(path), stream, form)]
+
+
+def stream_seeds() -> list[bytes]:
+    contents = [
+        b'{"src": "a b", "prefix": ["c"], "phrases": ["d"]}\n\n{"src": ["a"]}\n',
+        b'{"hypotheses": [{"text": "a"}], "src": "b"}\n{"task": "tag", "tags": ["A"]}\n',
+        b'{"refs": ["a", null], "src": "x"}\n',
+        b'{"answers": {"text": ["a"]}}\n{"label": 1.5}\n{"tgt": ["a", "b"]}\n',
+        b'{"text": "One. Two! \\u4e2d\\u3002"}\n{"text": [["a", "b"], ["c"]]}\n{"text": ["a", "b"]}\n',
+        "a 中。\r\n\n\tb\n".encode(),
+    ]
+    doors = 2 * len(ANSWERED) + len(DOCUMENTS) + 4
+    return [
+        sound
+        for number in range(doors)
+        for sound in behind(number, contents[number % len(contents)], gzip.compress(contents[number % len(contents)]))
+    ]
+
+
 def read_recipe(data: bytes, folder: Path) -> object:
     """A recipe, or an override of a sound one."""
     number, content = door(data, 2)
@@ -159,6 +206,7 @@ def header_seeds() -> list[bytes]:
 
 SETTINGS = (
     "config.json", "unilmctl.json", "MANIFEST.json", "state.json", "model.safetensors.index.json", "log.jsonl", "best",
+    "step-1.json",
 )  # fmt: skip
 
 
@@ -188,6 +236,10 @@ def read_settings(data: bytes, folder: Path) -> object:
         return read_tensors(folder / name)
     if name == "log.jsonl":
         return RunFolder(folder).read_log()
+    if name == "step-1.json":
+        (folder / "skipped").mkdir()
+        (folder / name).rename(folder / "skipped" / name)
+        return RunFolder(folder).read_skipped(1)
     if name == "best":
         (folder / "config.json").unlink()
         return model_folder(folder)
@@ -208,6 +260,7 @@ def settings_seeds() -> list[bytes]:
         "model.safetensors.index.json": b'{"weight_map": {"a": "model.safetensors"}}',
         "log.jsonl": b'{"event": "steps", "step": 1}\n{"event": "evaluation", "step": 1}\n',
         "best": b"step-1\n",
+        "step-1.json": b'{"step": 1, "batches": [{"epoch": 0, "examples": [3, 4]}]}',
     }
     return [sound for number, name in enumerate(SETTINGS) for sound in behind(number, contents[name])]
 
@@ -330,6 +383,7 @@ def weight_seeds() -> list[bytes]:
 
 TARGETS: dict[str, Target] = {
     "lines": Target(read_lines, line_seeds),
+    "streams": Target(read_streams, stream_seeds),
     "recipe": Target(read_recipe, recipe_seeds),
     "header": Target(read_header, header_seeds),
     "settings": Target(read_settings, settings_seeds),
@@ -337,5 +391,5 @@ TARGETS: dict[str, Target] = {
     "tensorflow": Target(read_tensorflow, tensorflow_seeds),
     "weights": Target(read_weights, weight_seeds),
 }
-"""Text of every format; recipes; safetensors; the small files of models and runs; tokenizers; checkpoints of
-TensorFlow; pickles."""
+"""Text of every format, to learn from and to answer; recipes; safetensors; the small files of models and runs;
+tokenizers; checkpoints of TensorFlow; pickles."""

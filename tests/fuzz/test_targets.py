@@ -13,7 +13,16 @@ from targets import TARGETS, refusal
 EDITS = st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 3), st.binary(max_size=4)), min_size=1, max_size=4)
 """Where, how many bytes go, and which come in their place."""
 
-TAKEN = {"lines": 20, "recipe": 10, "header": 2, "settings": 6, "vocabulary": 15, "tensorflow": 1, "weights": 3}
+TAKEN = {
+    "lines": 20,
+    "streams": 20,
+    "recipe": 10,
+    "header": 2,
+    "settings": 6,
+    "vocabulary": 15,
+    "tensorflow": 1,
+    "weights": 3,
+}
 """How many of the inputs to begin with are sound, at least: a fuzzer that begins with none finds nothing."""
 
 

@@ -184,6 +184,26 @@ def test_a_line_of_the_log_that_is_none_is_named(line: str, message: str, run: R
         run.read_log()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "[" * 100_000,
+        "{}",
+        '{"batches": []}',
+        '{"batches": [{"epoch": 0, "examples": ["a"]}]}',
+        '{"batches": 3}',
+    ],
+)
+def test_a_skipped_step_that_cannot_be_read_is_named(content: str, run: RunFolder) -> None:
+    run.note_skipped(3, {"batches": [{"epoch": 0, "examples": [1, 2]}]})
+    assert run.read_skipped(3)["batches"] == [{"epoch": 0, "examples": [1, 2]}]
+    (run.folder / "skipped" / "step-3.json").write_text(content)
+    with pytest.raises(DataError, match=r"step-3\.json: does not say which examples were skipped"):
+        run.read_skipped(3)
+
+
 def test_samples_may_hold_any_character(run: RunFolder) -> None:
     entry = {"event": "evaluation", "step": 1, "samples": ["a\u2028b\x85c\x0cd"]}
     run.start("")

@@ -249,6 +249,8 @@ def _object(line: str, where: str) -> dict[str, Any]:
         value = json.loads(line)
     except json.JSONDecodeError as failure:
         raise DataError(f"{where}: not JSON: {failure.msg} at column {failure.colno}") from failure
+    except (ValueError, RecursionError) as failure:  # a number of thousands of digits, brackets without end
+        raise DataError(f"{where}: not JSON: {str(failure)[:100]}") from failure
     if not isinstance(value, dict):
         raise DataError(f"{where}: not a JSON object", 'a line looks like {"refs": ["..."]}')
     return value

@@ -92,13 +92,20 @@ class RunFolder:
         _write(self.folder / SKIPPED / f"step-{step}.json", json.dumps(found, ensure_ascii=False, indent=1) + "\n")
 
     def read_skipped(self, step: int) -> dict[str, Any]:
-        """What `note_skipped` wrote; UsageError when that step was not skipped."""
+        """What `note_skipped` wrote; UsageError when that step was not skipped, DataError when it cannot be read."""
         path = self.folder / SKIPPED / f"step-{step}.json"
         if not path.is_file():
             known = sorted(int(match[1]) for one in path.parent.glob("*") if (match := _STEP.fullmatch(one.stem)))
             skipped = f"skipped were {', '.join(map(str, known))}" if known else "no step was"
             raise UsageError(f"{self.folder}: step {step} was not skipped", skipped)
-        found: dict[str, Any] = json.loads(path.read_bytes())
+        try:
+            found: dict[str, Any] = json.loads(path.read_bytes())
+            told = [number for batch in found["batches"] for number in (batch["epoch"], *batch["examples"])]
+            sound = bool(told) and all(type(number) is int and number >= 0 for number in told)
+        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: does not say which examples were skipped ({str(error)[:100]})") from error
+        if not sound:
+            raise DataError(f"{path}: does not say which examples were skipped")
         return found
 
     def read_log(self) -> list[dict[str, Any]]:

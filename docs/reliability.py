@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = Path(__file__).parent / "reliability.md"
 
 GROUPS: dict[str, tuple[str, ...]] = {
+    "Stopped and gone on with": ("tests/reliability/test_resume.py", "tests/reliability/test_shared_runs.py"),
     "Killed at any moment": ("tests/reliability/test_crashes.py",),
     "Disks that refuse": ("tests/reliability/test_full_disks.py",),
     "Signals": ("tests/reliability/test_signals.py",),
@@ -28,6 +29,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "tests/unit/test_weights_safety.py",
         "tests/reliability/test_advisories.py",
     ),
+    "Numbers that are none, memory that is short": ("tests/reliability/test_numbers_and_memory.py",),
     "Pipes and terminals": ("tests/reliability/test_pipes.py",),
     "Recipes with mistakes": (
         "tests/reliability/test_bad_recipes.py",

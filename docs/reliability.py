@@ -31,6 +31,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Numbers that are none, memory that is short": ("tests/reliability/test_numbers_and_memory.py",),
     "Pipes and terminals": ("tests/reliability/test_pipes.py",),
+    "The same answer in any company": ("tests/reliability/test_same_answers.py",),
     "Recipes with mistakes": (
         "tests/reliability/test_bad_recipes.py",
         "tests/unit/test_recipe_schema.py",

@@ -1,6 +1,7 @@
-"""What every test relies on: no network, one thread, no colour, a folder of its own to run commands in."""
+"""What every test relies on: no network, one thread, no colour, interrupts, a folder of its own to run commands in."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "UNILMCTL_DEBUG"):
     os.environ.pop(name, None)
+# A shell that starts the tests in the background has them ignore it, and so would every process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Unilmctl = Callable[..., subprocess.CompletedProcess[str]]
 

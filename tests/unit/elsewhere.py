@@ -68,9 +68,7 @@ def test_a_teacher_adapters_and_averages_elsewhere() -> None:
     averages = Averages(encoder, 0.9)
     for step in train(encoder, optimizer_of(encoder, options), feed_of(), options, teacher=teacher):
         averages.update(encoder, step.number)
-        feed = feed_of(6)
-        batches = [feed.batch(0, indices) for indices in feed.order(0)]
-        found = evaluate_loss(shown(encoder, averages), batches, options)
+        found = evaluate_loss(shown(encoder, averages), feed_of(6), options)
         assert found is not None
         assert found > 0
 

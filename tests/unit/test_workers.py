@@ -253,6 +253,7 @@ def test_no_worker_is_left_whatever_it_was_doing() -> None:
         desk.submit(work_of([60_000], [60_000]))
         assert desk._pool is not None
         processes = [worker.process for worker in desk._pool._workers]
+        time.sleep(1)  # a fork that has not begun its work yet is interrupted as its parent would be
         for process in processes:
             os.kill(process.pid or 0, signal.SIGINT)  # as Ctrl-C does to all; only the parent answers it
         time.sleep(0.2)
